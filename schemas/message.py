@@ -1,0 +1,35 @@
+"""What all messages have in common: they are frozen, closed, and read and written as JSON bytes."""
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ctrainer.schemas.errors import ContractError
+
+
+class Message(BaseModel):
+    """A frozen JSON message that refuses unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+    def to_json(self) -> bytes:
+        """Return the message as compact UTF-8 JSON; equal messages give equal bytes."""
+        return self.__pydantic_serializer__.to_json(self)
+
+    @classmethod
+    def from_json(cls, value: bytes | None) -> Self:
+        """Read a message from JSON bytes.
+
+        Raises:
+            ContractError: `invalid-message`, naming the fields at fault and never their content.
+        """
+        try:
+            return cls.model_validate_json(value or b"")
+        except ValidationError as error:
+            raise ContractError("invalid-message", f"{cls.__name__}: {describe_faults(error)}") from error
+
+
+def describe_faults(error: ValidationError) -> str:
+    """Return every fault of a validation as `field.path: kind`, without any of the input's text."""
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'message'}: {fault['type']}" for fault in faults)

@@ -1,0 +1,91 @@
+"""Samples after judgement."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ctrainer.schemas.constitution_reference import ConstitutionReference
+from ctrainer.schemas.message import Message
+
+
+class SourceReference(Message):
+    """The Kafka record that a sample came from."""
+
+    topic: str
+    partition: int = Field(ge=0)
+    offset: int = Field(ge=0)
+
+
+class ToolFunction(Message):
+    """A function call as the model wrote it; `arguments` is JSON text, as in the OpenAI contract."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(Message):
+    """One call of a tool."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: ToolFunction
+
+
+class ChatMessage(Message):
+    """One turn of a conversation, in the OpenAI chat-completions shape."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+
+class Repair(Message):
+    """A safe change that made a record well-formed: its code and the place, never the text."""
+
+    code: str
+    path: str
+
+
+class Redaction(Message):
+    """How many spans of one kind were replaced in one message."""
+
+    rule: str
+    message_index: int
+    count: int = Field(ge=1)
+
+
+class AcceptedSample(Message):
+    """A sample as it may be trained on: redacted where the constitution asks for it, with where it came from.
+
+    `content_digest` covers messages and tools as they stand here. `conversation_id` groups the records of one
+    conversation; `user_digest` stands for the user without naming them. Both keep a split from leaking.
+    """
+
+    sample_id: str
+    tenant: str
+    workload_id: str
+    source: SourceReference
+    logged_at: int
+    conversation_id: str
+    user_digest: str | None
+    messages: tuple[ChatMessage, ...] = Field(min_length=2)
+    tools: tuple[dict[str, Any], ...] = ()
+    redactions: tuple[Redaction, ...] = ()
+    repairs: tuple[Repair, ...] = ()
+    content_digest: str
+    constitution: ConstitutionReference
+
+
+class ParkedSample(Message):
+    """A sample that waits: for revision, for a person, or for a policy engine that is down."""
+
+    sample_id: str
+    tenant: str
+    workload_id: str
+    source: SourceReference
+    why: Literal["revise", "review", "policy-unavailable"]
+    attempt: int = Field(ge=0)
+    sample: AcceptedSample
+    constitution: ConstitutionReference

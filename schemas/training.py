@@ -1,0 +1,174 @@
+"""Training on the wire: commands, the desired state of sessions, and their progress."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from ctrainer.schemas.constitution_reference import ConstitutionReference
+from ctrainer.schemas.datasets import SelectionRules
+from ctrainer.schemas.errors import ContractError
+from ctrainer.schemas.message import Message, describe_faults
+from ctrainer.schemas.privacy import Adjacency, Mechanism, PrivacyGuarantee, PrivacyUnit
+
+MAX_ACTIVE_SESSIONS = 5
+
+Name = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^/\x00-\x1f]+$")]
+
+
+class Objective(StrEnum):
+    """What the adapter learns: assistant turns (SFT) or the whole text (domain-adaptive pretraining)."""
+
+    SFT = "sft"
+    DAPT = "dapt"
+
+
+class LoraSettings(Message):
+    """The shape of the low-rank adapter (Hu et al. 2021)."""
+
+    rank: int = Field(default=8, ge=1, le=256)
+    alpha: int = Field(default=16, ge=1)
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class PrivacySettings(Message):
+    """What the requester asks of the budget. Values over the ceilings are refused with an event, not by the schema."""
+
+    epsilon: float = Field(default=8.0, gt=0)
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    clip_norm: float = Field(default=1.0, gt=0)
+    unit: PrivacyUnit = PrivacyUnit.RECORD
+    adjacency: Adjacency = Adjacency.ADD_REMOVE
+    population: Name = "default"
+    unsafe_seed: int | None = None
+
+
+class OptimizerSettings(Message):
+    """How long and how fast the session trains; `expected_batch_size` is the mean of the Poisson draw."""
+
+    steps: int = Field(default=40, ge=1, le=1_000_000)
+    expected_batch_size: float = Field(default=6.0, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    max_tokens: int = Field(default=128, ge=8)
+
+
+class SealDataset(Message):
+    """Freeze what has been accepted so far for some workloads of a tenant."""
+
+    kind: Literal["SealDataset"] = "SealDataset"
+    request_id: UUID
+    tenant: Name
+    workloads: tuple[Name, ...] = Field(min_length=1)
+    constitution: ConstitutionReference
+    rules: SelectionRules = SelectionRules()
+
+
+class TrainAdapter(Message):
+    """Fine-tune a LoRA adapter of `base_model` on a sealed dataset under differential privacy."""
+
+    kind: Literal["TrainAdapter"] = "TrainAdapter"
+    request_id: UUID
+    tenant: Name
+    dataset_id: str
+    constitution: ConstitutionReference
+    base_model: str = Field(default="SmolLM2-135M-Instruct", min_length=1)
+    objective: Objective = Objective.SFT
+    lora: LoraSettings = LoraSettings()
+    privacy: PrivacySettings = PrivacySettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+
+
+class CancelTraining(Message):
+    """Stop a session at its next step; what it spent stays spent."""
+
+    kind: Literal["CancelTraining"] = "CancelTraining"
+    request_id: UUID
+    tenant: Name
+    session_id: str
+    constitution: ConstitutionReference
+
+
+TrainingCommand = Annotated[SealDataset | TrainAdapter | CancelTraining, Field(discriminator="kind")]
+_COMMAND: TypeAdapter[SealDataset | TrainAdapter | CancelTraining] = TypeAdapter(TrainingCommand)
+
+
+def read_command(value: bytes | None) -> SealDataset | TrainAdapter | CancelTraining:
+    """Read a command from JSON bytes.
+
+    Raises:
+        ContractError: `invalid-message`, naming the fields at fault and never their content.
+    """
+    try:
+        return _COMMAND.validate_json(value or b"")
+    except ValidationError as error:
+        raise ContractError("invalid-message", f"training command: {describe_faults(error)}") from error
+
+
+class Desired(StrEnum):
+    """What the trainers shall bring about."""
+
+    TRAINED = "trained"
+    CANCELLED = "cancelled"
+
+
+class TrainingAssignment(Message):
+    """The desired state of one session; the newest one of a session counts."""
+
+    session_id: str
+    tenant: str
+    desired: Desired
+    request: TrainAdapter
+    scope: str
+    mechanism: Mechanism
+    steps: int
+    epsilon_planned: float
+
+
+class SessionState(StrEnum):
+    """Where a session is. The last five are final."""
+
+    ASSIGNED = "assigned"
+    STARTED = "started"
+    TRAINING = "training"
+    COMPLETED = "completed"
+    HALTED = "halted"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    REFUSED = "refused"
+
+
+FINAL_STATES = frozenset(
+    {
+        SessionState.COMPLETED,
+        SessionState.HALTED,
+        SessionState.CANCELLED,
+        SessionState.FAILED,
+        SessionState.REFUSED,
+    }
+)
+
+
+class SessionAdvanced(Message):
+    """A session reached a state or a step. Carries nothing computed from private data without noise."""
+
+    session_id: str
+    tenant: str
+    state: SessionState
+    step: int = Field(ge=0)
+    steps: int = Field(ge=0)
+    spent: PrivacyGuarantee | None = None
+    reason: str | None = None
+    message: str | None = None
+
+
+class CommandRefused(Message):
+    """A command was understood and will not be carried out. `acceptable` says what would be."""
+
+    request_id: str
+    session_id: str | None
+    tenant: str
+    command: str
+    reason: str
+    message: str
+    acceptable: str
