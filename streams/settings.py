@@ -1,0 +1,145 @@
+"""Every setting, read once from a mapping that is an argument. Nobody else reads the environment."""
+
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH
+from ctrainer.schemas.errors import ConstitutionalTrainerError
+
+
+class SettingsError(ConstitutionalTrainerError):
+    """A setting is wrong. The message names its key, its value and what would be right."""
+
+
+class SecurityProtocol(StrEnum):
+    """How clients talk to Kafka."""
+
+    PLAINTEXT = "PLAINTEXT"
+    SSL = "SSL"
+    SASL_SSL = "SASL_SSL"
+    SASL_PLAINTEXT = "SASL_PLAINTEXT"
+
+
+def _key(name: str) -> str:
+    return name.upper() if name in {"kafka_bootstrap_servers", "redis_url"} else f"CTRAINER_{name.upper()}"
+
+
+def _path(value: object) -> object:
+    return Path(value).expanduser() if isinstance(value, str) else value
+
+
+Folder = Annotated[Path, BeforeValidator(_path)]
+
+
+class Settings(BaseModel):
+    """The settings of one process.
+
+    A field `web_port` is set by the key `CTRAINER_WEB_PORT`; the two services keep the names everyone uses:
+    `KAFKA_BOOTSTRAP_SERVERS` and `REDIS_URL`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kafka_bootstrap_servers: str | None = Field(default=None, description="host:port of one or more Kafka brokers")
+    redis_url: str | None = Field(default=None, description="redis://host:port/db of the shared verdict cache")
+    cache_folder: Folder = Field(description="where resolved brokers and converted models are kept")
+    state_folder: Folder = Field(description="where embedded services, keys, checkpoints and adapters live")
+
+    application: str = Field(
+        default="ctrainer",
+        pattern=r"^[a-zA-Z0-9._-]{1,100}$",
+        description="prefix of every consumer group and transactional id: letters, digits and . _ -",
+    )
+    partitions: int = Field(default=4, ge=1, le=10_000, description="partitions of topics that scale: 1 to 10000")
+    replication_factor: int = Field(default=1, ge=1, le=10, description="copies of each partition: 1 to 10")
+    session_timeout_ms: int = Field(
+        default=10_000,
+        ge=1_000,
+        le=300_000,
+        description="milliseconds after which a silent worker loses its partitions",
+    )
+    batch_records: int = Field(default=1_000, ge=1, le=100_000, description="most records of one transaction")
+
+    constitution: Folder | None = Field(default=None, description="a constitution document; none is the packaged one")
+    constitution_digest: str | None = Field(
+        default=None, pattern=r"^sha256:[0-9a-f]{64}$", description="the digest the constitution must have"
+    )
+    governance_hash: str = Field(default=GOVERNANCE_HASH, description="the governance hash the constitution must name")
+
+    requesters: Folder | None = Field(default=None, description="a keyring file of who may send training commands")
+    unsafe_accept_unsigned: bool = Field(default=False, description="true lets anyone who can produce start training")
+    unsafe_allow_seeded_noise: bool = Field(default=False, description="true lets requests ask for predictable noise")
+
+    web_port: int = Field(default=8010, ge=0, le=65_535, description="a TCP port; 0 switches the pages off")
+    web_host: str = Field(default="127.0.0.1", description="the address the pages listen on")
+
+    kafka_security_protocol: SecurityProtocol = Field(
+        default=SecurityProtocol.PLAINTEXT, description=", ".join(SecurityProtocol)
+    )
+    kafka_sasl_mechanism: str = Field(
+        default="SCRAM-SHA-512", pattern=r"^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512)$", description="PLAIN or SCRAM-SHA-*"
+    )
+    kafka_sasl_username: str | None = Field(default=None, description="the SASL user")
+    kafka_sasl_password: SecretStr | None = Field(default=None, description="the SASL password")
+    kafka_ssl_cafile: Folder | None = Field(default=None, description="a PEM file of trusted authorities")
+    kafka_ssl_certfile: Folder | None = Field(default=None, description="a PEM file with the client certificate")
+    kafka_ssl_keyfile: Folder | None = Field(default=None, description="a PEM file with the client key")
+    unsafe_kafka_plaintext_password: bool = Field(
+        default=False, description="true lets SASL_PLAINTEXT send a password without encryption"
+    )
+
+    @model_validator(mode="after")
+    def _password_is_not_sent_in_clear(self) -> Self:
+        clear = self.kafka_security_protocol is SecurityProtocol.SASL_PLAINTEXT
+        if clear and not self.unsafe_kafka_plaintext_password:
+            raise ValueError("SASL_PLAINTEXT needs CTRAINER_UNSAFE_KAFKA_PLAINTEXT_PASSWORD=true; better is SASL_SSL")
+        return self
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] = os.environ) -> Self:  # noqa: TID251 - the one reader of the environment
+        """Read the settings from environment variables.
+
+        Raises:
+            SettingsError: naming each wrong or unknown key, its value and what would be right.
+        """
+        fields = {_key(name): name for name in cls.model_fields}
+        unknown = sorted(key for key in environment if key.startswith("CTRAINER_") and key not in fields)
+        if unknown:
+            raise SettingsError(f"unknown settings: {', '.join(unknown)}; known are: {', '.join(sorted(fields))}")
+        values: dict[str, object] = {name: environment[key] for key, name in fields.items() if environment.get(key)}
+        try:
+            return cls(**{**_default_folders(environment), **values})
+        except ValidationError as error:
+            raise SettingsError(_faults(cls, error)) from error
+
+    def unsafe(self) -> tuple[str, ...]:
+        """Return the names of the settings in force that weaken a guarantee."""
+        return tuple(name for name in type(self).model_fields if name.startswith("unsafe_") and getattr(self, name))
+
+    def group(self, stage: str) -> str:
+        """Return the consumer group of a stage."""
+        return f"{self.application}-{stage}"
+
+
+def _default_folders(environment: Mapping[str, str]) -> dict[str, object]:
+    home = Path(environment.get("HOME", "~")).expanduser()
+    cache = Path(environment.get("XDG_CACHE_HOME") or home / ".cache")
+    state = Path(environment.get("XDG_STATE_HOME") or home / ".local" / "state")
+    return {"cache_folder": cache / "ctrainer", "state_folder": state / "ctrainer"}
+
+
+def _faults(settings: type[Settings], error: ValidationError) -> str:
+    return "\n".join(_fault(settings, fault["loc"], fault["input"], fault["msg"]) for fault in error.errors())
+
+
+def _fault(settings: type[Settings], location: tuple[int | str, ...], value: object, message: str) -> str:
+    if not location:
+        return message.removeprefix("Value error, ")
+    name = str(location[0])
+    shown = "(hidden)" if "password" in name else repr(value)
+    return f"{_key(name)}: got {shown}, expected {settings.model_fields[name].description} ({message})"

@@ -1,0 +1,127 @@
+"""Reads of frozen stretches of topics: no consumer group, no commits, committed transactions only."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from ctrainer.agents.records import Record
+from ctrainer.schemas.datasets import OffsetRange
+from ctrainer.schemas.errors import ConstitutionalTrainerError
+
+
+class PrunedRangeError(ConstitutionalTrainerError):
+    """Records of a frozen range are no longer there: retention removed them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicReader:
+    """Reads ranges of topics up to offsets that are known before the first record is read.
+
+    The end of a partition is its last stable offset, so a read always ends and never sees an open transaction.
+    """
+
+    bootstrap_servers: str
+    security: Mapping[str, Any] = field(default_factory=dict)
+
+    async def end_offsets(self, topic: str) -> dict[int, int]:
+        """Return the last stable offset of each partition of `topic`."""
+        async with self._consumer() as consumer:
+            places = await _partitions_of(consumer, topic)
+            return {place.partition: offset for place, offset in (await consumer.end_offsets(places)).items()}
+
+    async def read_topic(self, topic: str, partition: int | None = None) -> AsyncIterator[Record]:
+        """Yield everything `topic` (or one partition of it) holds now, each partition in order."""
+        async with self._consumer() as consumer:
+            places = await _partitions_of(consumer, topic)
+            wanted = [place for place in places if partition in {None, place.partition}]
+            starts = await consumer.beginning_offsets(wanted)
+            ends = await consumer.end_offsets(wanted)
+            spans = {place: (starts[place], ends[place]) for place in wanted}
+            async for record in _read(consumer, spans):
+                yield record
+
+    async def read_ranges(self, ranges: Sequence[OffsetRange]) -> AsyncIterator[Record]:
+        """Yield the records of frozen ranges: range by range in the order given, and in offset order within each.
+
+        Raises:
+            PrunedRangeError: a range starts before the first offset that is still kept.
+        """
+        async with self._consumer() as consumer:
+            for wanted in ranges:
+                place = TopicPartition(wanted.topic, wanted.partition)
+                await _require_kept(consumer, place, wanted)
+                async for record in _read(consumer, {place: (wanted.start, wanted.end)}):
+                    yield record
+
+    @asynccontextmanager
+    async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.bootstrap_servers,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            max_partition_fetch_bytes=16 * 1024 * 1024,
+            **self.security,
+        )
+        await consumer.start()
+        try:
+            yield consumer
+        finally:
+            await consumer.stop()
+
+
+async def _partitions_of(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
+    """Return the partitions of a topic, asking the cluster for it if this client does not know it yet."""
+    # aiokafka has no public call to learn one topic without joining a group.
+    consumer._client.add_topic(topic)  # noqa: SLF001
+    await consumer._client._wait_on_metadata(topic)  # noqa: SLF001
+    return [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+
+
+async def _require_kept(consumer: AIOKafkaConsumer, place: TopicPartition, wanted: OffsetRange) -> None:
+    consumer.assign([place])
+    first = (await consumer.beginning_offsets([place]))[place]
+    if wanted.start < first and wanted.start < wanted.end:
+        raise PrunedRangeError(
+            f"{place.topic}/{place.partition}: the range starts at {wanted.start}, the first one kept is {first}; "
+            "seal the dataset anew, and keep samples.accepted longer than datasets are used"
+        )
+
+
+async def _read(consumer: AIOKafkaConsumer, spans: Mapping[TopicPartition, tuple[int, int]]) -> AsyncIterator[Record]:
+    unfinished = {place: end for place, (start, end) in spans.items() if start < end}
+    consumer.assign(list(unfinished))
+    for place in unfinished:
+        consumer.seek(place, spans[place][0])
+    while unfinished:
+        fetched = await consumer.getmany(*unfinished, timeout_ms=1_000)
+        for record in _before_end(fetched, unfinished):
+            yield record
+        for place in [place for place, end in unfinished.items() if await consumer.position(place) >= end]:
+            del unfinished[place]
+
+
+def _before_end(
+    fetched: Mapping[TopicPartition, Iterable[ConsumerRecord]], ends: Mapping[TopicPartition, int]
+) -> Iterable[Record]:
+    for place, records in fetched.items():
+        for record in records:
+            if record.offset < ends[place]:
+                yield to_record(record)
+
+
+def to_record(record: ConsumerRecord) -> Record:
+    """Return an aiokafka record as ours, bytes untouched."""
+    return Record(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp=record.timestamp,
+        key=record.key,
+        value=record.value,
+        headers=tuple(record.headers),
+    )
