@@ -1,0 +1,100 @@
+"""Sends signed commands to `training.requests` and waits for what becomes of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from aiokafka import AIOKafkaProducer
+
+from ctrainer.agents.records import Record
+from ctrainer.schemas.constitution_reference import ConstitutionReference
+from ctrainer.schemas.datasets import DatasetSealed
+from ctrainer.schemas.envelope import binary_headers, event_type
+from ctrainer.schemas.errors import ConstitutionalTrainerError
+from ctrainer.schemas.identity import source_reference
+from ctrainer.schemas.signature import sign
+from ctrainer.schemas.topics import DATASETS_SEALED, TRAINING_ASSIGNMENTS, TRAINING_PROGRESS, TRAINING_REQUESTS
+from ctrainer.schemas.training import CancelTraining, CommandRefused, SealDataset, TrainAdapter, TrainingAssignment
+from ctrainer.streams.event_watch import watch
+from ctrainer.streams.keyring import SigningKey
+from ctrainer.streams.topic_reader import TopicReader
+
+Command = SealDataset | TrainAdapter | CancelTraining
+Answer = DatasetSealed | TrainingAssignment | CommandRefused
+
+_ANSWER_TYPES: tuple[type[DatasetSealed] | type[TrainingAssignment] | type[CommandRefused], ...] = (
+    DatasetSealed,
+    TrainingAssignment,
+    CommandRefused,
+)
+_ANSWERS = {event_type(kind): kind for kind in _ANSWER_TYPES}
+
+
+class RefusedError(ConstitutionalTrainerError):
+    """The command was refused. The message gives the reason and what would be accepted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandSubmitter:
+    """Submits commands to one deployment with one signing key (none: unsigned, which most deployments refuse)."""
+
+    bootstrap_servers: str
+    key: SigningKey | None
+    security: Mapping[str, Any] = field(default_factory=dict)
+
+    async def submit(self, command: Command) -> str:
+        """Send a command and return its place, `topic/partition/offset`, once the brokers have it."""
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self.bootstrap_servers, acks="all", enable_idempotence=True, **self.security
+        )
+        await producer.start()
+        try:
+            key, value = command.tenant.encode(), command.to_json()
+            headers = [*_headers(command), *([self._signature(self.key, key, value)] if self.key else [])]
+            sent = await producer.send_and_wait(TRAINING_REQUESTS, key=key, value=value, headers=headers)
+        finally:
+            await producer.stop()
+        return source_reference(sent.topic, sent.partition, sent.offset)
+
+    async def submit_and_wait(self, command: Command, *, within_seconds: float = 60.0) -> Answer:
+        """Send a command and return the event that answers it.
+
+        Raises:
+            RefusedError: the command was refused.
+            NoAnswerError: nobody answered in time.
+        """
+        reader = TopicReader(bootstrap_servers=self.bootstrap_servers, security=self.security)
+        async with watch(reader, [DATASETS_SEALED, TRAINING_ASSIGNMENTS, TRAINING_PROGRESS]) as answers:
+            source = await self.submit(command)
+            answer = await answers.first(
+                lambda record: answer_to(source, record), within_seconds=within_seconds, what="answer to the command"
+            )
+        if isinstance(answer, CommandRefused):
+            raise RefusedError(f"{answer.reason}: {answer.message}; accepted would be: {answer.acceptable}")
+        return answer
+
+    @staticmethod
+    def _signature(key: SigningKey, record_key: bytes, value: bytes) -> tuple[str, bytes]:
+        return sign(key.private_key, key_id=key.key_id, key=record_key, value=value)
+
+
+def answer_to(source: str, record: Record) -> Answer | None:
+    """Return the answer that `record` holds to the command at `source`, or None."""
+    envelope = orjson.loads(record.value or b"{}")
+    kind = _ANSWERS.get(envelope.get("type"))
+    if kind is None or envelope["source"] != source:
+        return None
+    return kind.model_validate(envelope["data"])
+
+
+def _headers(command: Command) -> list[tuple[str, bytes]]:
+    reference: ConstitutionReference = command.constitution
+    attributes = {
+        "id": str(command.request_id),
+        "type": event_type(type(command)),
+        "source": f"/tenants/{command.tenant}",
+        "constitutionhash": reference.hash,
+        "constitutiondigest": reference.digest,
+    }
+    return list(binary_headers(attributes))
