@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from aiokafka import AIOKafkaProducer
@@ -23,12 +23,7 @@ from ctrainer.streams.topic_reader import TopicReader
 Command = SealDataset | TrainAdapter | CancelTraining
 Answer = DatasetSealed | TrainingAssignment | CommandRefused
 
-_ANSWER_TYPES: tuple[type[DatasetSealed] | type[TrainingAssignment] | type[CommandRefused], ...] = (
-    DatasetSealed,
-    TrainingAssignment,
-    CommandRefused,
-)
-_ANSWERS = {event_type(kind): kind for kind in _ANSWER_TYPES}
+_ANSWERS = {event_type(kind): kind for kind in (DatasetSealed, TrainingAssignment, CommandRefused)}
 
 
 class RefusedError(ConstitutionalTrainerError):
@@ -85,7 +80,7 @@ def answer_to(source: str, record: Record) -> Answer | None:
     kind = _ANSWERS.get(envelope.get("type"))
     if kind is None or envelope["source"] != source:
         return None
-    return kind.model_validate(envelope["data"])
+    return cast("Answer", kind.model_validate(envelope["data"]))
 
 
 def _headers(command: Command) -> list[tuple[str, bytes]]:

@@ -117,6 +117,12 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise SettingsError(_faults(cls, error)) from error
 
+    def environment(self, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:  # noqa: TID251 - for children
+        """Return the environment for a child process that shall have these settings."""
+        kept = {key: value for key, value in inherited.items() if not key.startswith("CTRAINER_")}
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return kept | {_key(name): _spelt(value) for name, value in values.items() if value is not None}
+
     def unsafe(self) -> tuple[str, ...]:
         """Return the names of the settings in force that weaken a guarantee."""
         return tuple(name for name in type(self).model_fields if name.startswith("unsafe_") and getattr(self, name))
@@ -124,6 +130,10 @@ class Settings(BaseModel):
     def group(self, stage: str) -> str:
         """Return the consumer group of a stage."""
         return f"{self.application}-{stage}"
+
+
+def _spelt(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
 def _default_folders(environment: Mapping[str, str]) -> dict[str, object]:
