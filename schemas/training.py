@@ -54,13 +54,17 @@ class OptimizerSettings(Message):
 
 
 class SealDataset(Message):
-    """Freeze what has been accepted so far for some workloads of a tenant."""
+    """Freeze what has been accepted so far for some workloads of a tenant.
+
+    `accepted_since` (milliseconds since the epoch, by the samples' Kafka timestamps) leaves out what is older.
+    """
 
     kind: Literal["SealDataset"] = "SealDataset"
     request_id: UUID
     tenant: Name
     workloads: tuple[Name, ...] = Field(min_length=1)
     constitution: ConstitutionReference
+    accepted_since: int | None = Field(default=None, ge=0)
     rules: SelectionRules = SelectionRules()
 
 

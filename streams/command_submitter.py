@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaProducer
@@ -62,7 +62,7 @@ class CommandSubmitter:
         reader = TopicReader(bootstrap_servers=self.bootstrap_servers, security=self.security)
         async with watch(reader, [DATASETS_SEALED, TRAINING_ASSIGNMENTS, TRAINING_PROGRESS]) as answers:
             source = await self.submit(command)
-            answer = await answers.first(
+            answer: Answer = await answers.first(
                 lambda record: answer_to(source, record), within_seconds=within_seconds, what="answer to the command"
             )
         if isinstance(answer, CommandRefused):
@@ -80,7 +80,7 @@ def answer_to(source: str, record: Record) -> Answer | None:
     kind = _ANSWERS.get(envelope.get("type"))
     if kind is None or envelope["source"] != source:
         return None
-    return cast("Answer", kind.model_validate(envelope["data"]))
+    return kind.model_validate(envelope["data"])
 
 
 def _headers(command: Command) -> list[tuple[str, bytes]]:

@@ -1,0 +1,48 @@
+"""The command line, `ctrainer`.
+
+Exit codes: 0 done; 1 refused, failed or not healthy, with one line that says why; 2 the command line itself was wrong.
+"""
+
+import sys
+
+import typer
+from aiokafka.errors import KafkaError
+from rich.console import Console
+
+from ctrainer.schemas.errors import ConstitutionalTrainerError
+from ctrainer.streams.commands import demo, doctor, keys, samples, services, sessions, submit, topics, worker
+
+EPILOG = "Exit codes: 0 done; 1 refused, failed or not healthy; 2 wrong command line."
+
+app = typer.Typer(
+    name="ctrainer",
+    help="Fine-tune on logged LLM traffic that a constitution accepts, under differential privacy, and prove it.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(services.app, name="services")
+app.add_typer(topics.app, name="topics")
+app.add_typer(keys.app, name="keys")
+app.add_typer(submit.app, name="submit")
+app.command("worker")(worker.worker)
+app.command("trainer")(worker.trainer)
+app.command("produce")(samples.produce)
+app.command("tail")(samples.tail)
+app.command("sessions")(sessions.sessions)
+app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Run the command line; a person's mistake is one line on standard error and never a traceback."""
+    try:
+        app()
+    except (ConstitutionalTrainerError, KafkaError) as error:
+        Console(stderr=True).print(f"ctrainer: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

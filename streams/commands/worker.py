@@ -1,0 +1,31 @@
+"""`ctrainer worker` and `ctrainer trainer`: the two long-running processes."""
+
+from typing import Annotated
+
+import typer
+
+from ctrainer.streams.roles import Role
+from ctrainer.streams.settings import Settings
+
+ALL_ROLES = ",".join(Role)
+
+
+def worker(
+    *,
+    roles: Annotated[str, typer.Option(help=f"comma-separated, of {ALL_ROLES}")] = ALL_ROLES,
+) -> None:
+    """Judge samples, seal datasets, assign training, keep the ledger and the audit log, until SIGTERM."""
+    # Faust takes half a second to import; no other command shall pay for it.
+    from ctrainer.streams.worker import run_worker  # noqa: PLC0415
+
+    run_worker(Settings.read(), Role.parse(roles))
+
+
+def trainer(
+    *,
+    parallel_sessions: Annotated[int, typer.Option(min=1, max=5, help="sessions trained side by side")] = 1,
+) -> None:
+    """Run assigned training sessions, each in a process of its own, until SIGTERM."""
+    from ctrainer.streams.training_consumer import run_trainer  # noqa: PLC0415 - as above
+
+    run_trainer(Settings.read(), parallel_sessions=parallel_sessions)

@@ -1,0 +1,68 @@
+"""What a person or a pipe sees: tables and bars on a terminal, one JSON value per line for machines."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+
+class Reporter:
+    """Announces and shows progress on standard error, so that standard output stays clean for data."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bars: dict[str, TaskID] = {}
+        self._progress = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self._console,
+        )
+
+    def __enter__(self) -> Self:
+        """Show the bars."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the bars as they are."""
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self._console.print(text, highlight=False)
+
+    def progress(self, label: str, done: int, total: int) -> None:
+        """Move the bar of `label`."""
+        if label not in self._bars:
+            self._bars[label] = self._progress.add_task(label, total=total)
+        self._progress.update(self._bars[label], completed=done, total=total)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value on one line of standard output."""
+    sys.stdout.buffer.write(orjson.dumps(value) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table on standard output."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*map(str, row))
+    Console().print(table)
+
+
+def print_rows(title: str, rows: Sequence[Mapping[str, object]], *, as_json: bool) -> None:
+    """Print rows of equal keys: a table, or one JSON object per line."""
+    if as_json:
+        for row in rows:
+            print_json(row)
+        return
+    columns = list(rows[0]) if rows else ["nothing"]
+    print_table(title, columns, [list(row.values()) for row in rows])

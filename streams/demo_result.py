@@ -1,0 +1,101 @@
+"""What a run of the demo ends with: numbers that must balance, and where to look next."""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import orjson
+from pydantic import Field
+
+from ctrainer.schemas.adapters import AdapterPublished
+from ctrainer.schemas.message import Message
+from ctrainer.schemas.training import SessionAdvanced
+
+
+class SampleCounts(Message):
+    """in = accepted + redacted + rejected + dead, always; `duplicates` are those dropped from the dataset."""
+
+    received: int = Field(serialization_alias="in")
+    accepted: int
+    redacted: int
+    rejected: int
+    dead: int
+    duplicates: int
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every sample that went in came out exactly once."""
+        return self.received == self.accepted + self.redacted + self.rejected + self.dead
+
+
+class SessionSummary(Message):
+    """How the training session ended and what it cost."""
+
+    id: str
+    status: str
+    steps: int
+    epsilon: float
+    delta: float
+    unit: str
+    adjacency: str
+
+
+class AdapterSummary(Message):
+    """Where the adapter is and the digest over its files."""
+
+    path: str
+    digest: str
+
+
+class Perplexity(Message):
+    """Perplexity on the held-out split. Local only: computed from private data without noise."""
+
+    base: float
+    adapted: float
+
+
+class DemoResult(Message):
+    """The last line of `ctrainer demo --json`."""
+
+    samples: SampleCounts
+    session: SessionSummary
+    adapter: AdapterSummary
+    perplexity: Perplexity
+
+    @classmethod
+    def build(cls, *, samples: SampleCounts, final: SessionAdvanced, adapter: AdapterPublished) -> "DemoResult":
+        """Put the result together from the last events and the evaluation beside the adapter."""
+        guarantee = adapter.guarantee
+        return cls(
+            samples=samples,
+            session=SessionSummary(
+                id=final.session_id,
+                status=final.state.value,
+                steps=final.step,
+                epsilon=guarantee.epsilon,
+                delta=guarantee.delta,
+                unit=guarantee.unit.value,
+                adjacency=guarantee.adjacency.value,
+            ),
+            adapter=AdapterSummary(path=adapter.path, digest=adapter.digest),
+            perplexity=read_perplexity(Path(adapter.path)),
+        )
+
+
+def count_outcomes(outcomes: Iterable[str], *, sent: int, duplicates: int) -> SampleCounts:
+    """Count outcomes, each `accept`, `redact`, `reject` or `dead`, of `sent` samples."""
+    counts = Counter(outcomes)
+    return SampleCounts(
+        received=sent,
+        accepted=counts["accept"],
+        redacted=counts["redact"],
+        rejected=counts["reject"],
+        dead=counts["dead"],
+        duplicates=duplicates,
+    )
+
+
+def read_perplexity(adapter: Path) -> Perplexity:
+    """Read the perplexities that the session kept beside its adapter."""
+    evaluation = orjson.loads((adapter / "evaluation.json").read_bytes())
+    return Perplexity(base=evaluation["perplexity"]["base"], adapted=evaluation["perplexity"]["adapted"])

@@ -1,0 +1,138 @@
+"""What `ctrainer doctor` looks at: each check is one function that returns one finding."""
+
+import importlib.metadata
+import platform
+import shutil
+from dataclasses import dataclass
+from enum import StrEnum
+
+from aiokafka.errors import KafkaError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from ctrainer.schemas.errors import ConstitutionalTrainerError
+from ctrainer.streams.active_constitution import read_constitution
+from ctrainer.streams.kafka_security import client_security
+from ctrainer.streams.keyring import read_keyring
+from ctrainer.streams.location import locate
+from ctrainer.streams.settings import Settings
+from ctrainer.streams.topic_administration import TopicAdministration
+
+_ENOUGH_DISK_BYTES = 5 * 1024**3
+
+
+class Health(StrEnum):
+    """How a check ended."""
+
+    GOOD = "good"
+    WARNING = "warning"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing the doctor looked at."""
+
+    check: str
+    health: Health
+    detail: str
+
+
+async def diagnose(settings: Settings) -> list[Finding]:
+    """Return every finding; nothing is changed."""
+    return [
+        _versions(),
+        await _kafka(settings),
+        await _redis(settings),
+        _constitution(settings),
+        _requesters(settings),
+        _unsafe(settings),
+        _accelerator(),
+        _disk(settings),
+    ]
+
+
+def _versions() -> Finding:
+    ours = importlib.metadata.version("constitutional-trainer")
+    return Finding(check="version", health=Health.GOOD, detail=f"ctrainer {ours}, Python {platform.python_version()}")
+
+
+async def _kafka(settings: Settings) -> Finding:
+    try:
+        servers = locate(settings).bootstrap_servers
+        administration = TopicAdministration(
+            bootstrap_servers=servers,
+            partitions=settings.partitions,
+            replication_factor=settings.replication_factor,
+            security=client_security(settings),
+        )
+        differences = await administration.check()
+    except (ConstitutionalTrainerError, KafkaError) as error:
+        return Finding(check="kafka", health=Health.BAD, detail=str(error))
+    if differences:
+        return Finding(check="kafka", health=Health.BAD, detail=f"{servers}: {'; '.join(differences)}")
+    return Finding(check="kafka", health=Health.GOOD, detail=f"{servers}: every topic is as the table says")
+
+
+async def _redis(settings: Settings) -> Finding:
+    try:
+        url = locate(settings).redis_url
+    except ConstitutionalTrainerError as error:
+        return Finding(check="redis", health=Health.WARNING, detail=str(error))
+    if url is None:
+        return Finding(
+            check="redis", health=Health.WARNING, detail="no REDIS_URL: verdicts are not shared, only slower"
+        )
+    redis = Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2)
+    try:
+        await redis.ping()
+    except (RedisError, OSError) as error:
+        return Finding(check="redis", health=Health.WARNING, detail=f"{url}: {error}; screening is only slower")
+    finally:
+        await redis.aclose()
+    return Finding(check="redis", health=Health.GOOD, detail=url)
+
+
+def _constitution(settings: Settings) -> Finding:
+    try:
+        constitution = read_constitution(settings)
+    except ConstitutionalTrainerError as error:
+        return Finding(check="constitution", health=Health.BAD, detail=str(error))
+    detail = (
+        f"{constitution.id} {constitution.version}, {len(constitution.principles)} principles, {constitution.digest}"
+    )
+    return Finding(check="constitution", health=Health.GOOD, detail=detail)
+
+
+def _requesters(settings: Settings) -> Finding:
+    if settings.requesters is None:
+        detail = "no CTRAINER_REQUESTERS: every training command is refused; `ctrainer keys create` makes a keyring"
+        return Finding(check="requesters", health=Health.WARNING, detail=detail)
+    try:
+        requesters = read_keyring(settings.requesters)
+    except ConstitutionalTrainerError as error:
+        return Finding(check="requesters", health=Health.BAD, detail=str(error))
+    return Finding(check="requesters", health=Health.GOOD, detail=f"{len(requesters)} keys in {settings.requesters}")
+
+
+def _unsafe(settings: Settings) -> Finding:
+    unsafe = settings.unsafe()
+    if unsafe:
+        return Finding(check="guarantees", health=Health.WARNING, detail=f"weakened by {', '.join(unsafe)}")
+    return Finding(check="guarantees", health=Health.GOOD, detail="no unsafe setting is in force")
+
+
+def _accelerator() -> Finding:
+    # torch takes seconds to import; only the doctor and the training session need it.
+    import torch  # noqa: PLC0415
+
+    if torch.cuda.is_available():
+        return Finding(check="accelerator", health=Health.GOOD, detail=torch.cuda.get_device_name(0))
+    return Finding(check="accelerator", health=Health.GOOD, detail="none: training runs on the CPU")
+
+
+def _disk(settings: Settings) -> Finding:
+    settings.state_folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(settings.state_folder).free
+    health = Health.GOOD if free >= _ENOUGH_DISK_BYTES else Health.WARNING
+    return Finding(check="disk", health=health, detail=f"{free / 1024**3:.1f} GiB free at {settings.state_folder}")
