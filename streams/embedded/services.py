@@ -1,0 +1,96 @@
+"""Starts what is missing, finds what runs, stops what was started here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from ctrainer.streams.embedded import docker, maven
+from ctrainer.streams.embedded.errors import ServiceError
+from ctrainer.streams.embedded.kafka import KafkaBroker, answers
+from ctrainer.streams.embedded.redis_server import RedisServer
+
+
+class Way(Enum):
+    """How a broker is had."""
+
+    GIVEN = "given"
+    DOCKER = "docker"
+    JVM = "jvm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Where the services listen."""
+
+    bootstrap_servers: str
+    redis_url: str
+
+
+def choose_way(*, given: str | None, has_docker: Callable[[], bool], has_jvm: Callable[[], bool]) -> Way:
+    """Return the first way to a broker that this machine has.
+
+    Raises:
+        ServiceError: it has none; the message names all three.
+    """
+    if given:
+        return Way.GIVEN
+    if has_docker():
+        return Way.DOCKER
+    if has_jvm():
+        return Way.JVM
+    raise ServiceError(
+        "no way to a Kafka broker: set KAFKA_BOOTSTRAP_SERVERS to one that runs, or start a Docker engine, "
+        f"or install Java {maven.OLDEST_JAVA}+ together with Maven"
+    )
+
+
+def up(
+    *,
+    cache_folder: Path,
+    state_folder: Path,
+    bootstrap_servers: str | None,
+    redis_url: str | None,
+    report: Callable[[str], None],
+) -> Services:
+    """Start the services that are neither given nor running, wait until they answer, and return where they are.
+
+    Raises:
+        ServiceError: a service cannot be had, does not come up, or was given and does not answer.
+    """
+    way = choose_way(given=bootstrap_servers, has_docker=docker.is_available, has_jvm=maven.is_available)
+    if way is Way.DOCKER:
+        report("starting Apache Kafka and Redis in Docker")
+        docker.up()
+        return Services(bootstrap_servers=docker.BOOTSTRAP_SERVERS, redis_url=redis_url or docker.REDIS_URL)
+    if way is Way.JVM:
+        report(f"starting Apache Kafka {maven.KAFKA_VERSION} (data in {state_folder / 'kafka'})")
+        servers = _broker(state_folder, cache_folder).start()
+    else:
+        servers = _require_answer(str(bootstrap_servers))
+    return Services(
+        bootstrap_servers=servers, redis_url=redis_url or RedisServer(folder=state_folder / "redis").start()
+    )
+
+
+def down(*, state_folder: Path) -> None:
+    """Stop what runs from this state folder; data stays."""
+    RedisServer(folder=state_folder / "redis").process.stop()
+    _broker(state_folder, state_folder).process.stop()
+
+
+def status(*, state_folder: Path) -> Services | None:
+    """Return where the services of this state folder listen, or None unless both run."""
+    servers = _broker(state_folder, state_folder).bootstrap_servers
+    url = RedisServer(folder=state_folder / "redis").url
+    return Services(bootstrap_servers=servers, redis_url=url) if servers and url else None
+
+
+def _broker(state_folder: Path, cache_folder: Path) -> KafkaBroker:
+    return KafkaBroker(folder=state_folder / "kafka", cache_folder=cache_folder)
+
+
+def _require_answer(bootstrap_servers: str) -> str:
+    if not answers(bootstrap_servers):
+        raise ServiceError(f"KAFKA_BOOTSTRAP_SERVERS: no Kafka broker answers at {bootstrap_servers}")
+    return bootstrap_servers

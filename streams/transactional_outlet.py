@@ -1,0 +1,118 @@
+"""One transactional producer for one input partition: outputs and input offsets become visible together or never."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import MessageSizeTooLargeError
+
+from ctrainer.agents.records import OutputRecord
+from ctrainer.streams.partitioning import partition_for
+
+Probe = Callable[[str, int], Awaitable[None]]
+"""A fault point: called with its name and the input partition. Only the fault tests give one."""
+
+_BATCH_BYTES = 512 * 1024
+_REQUEST_BYTES = 32 * 1024 * 1024
+_TRANSACTION_TIMEOUT_MS = 60_000
+
+
+class OutputTooLargeError(Exception):
+    """An output is larger than its topic allows."""
+
+
+class TransactionalOutlet:
+    """The producer whose `transactional.id` names one input partition, so that a new owner fences the old one."""
+
+    def __init__(
+        self,
+        *,
+        application: str,
+        bootstrap_servers: str,
+        security: Mapping[str, Any],
+        place: TopicPartition,
+        group: str,
+        probe: Probe | None,
+    ) -> None:
+        self._place = place
+        self._group = group
+        self._probe = probe
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=bootstrap_servers,
+            transactional_id=f"{application}-{group}-{place.topic}-{place.partition}",
+            transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
+            max_batch_size=_BATCH_BYTES,
+            max_request_size=_REQUEST_BYTES,
+            **security,
+        )
+
+    async def start(self) -> None:
+        """Fence the previous owner of the partition: its open transaction is aborted before this returns."""
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        """Close the producer; an open transaction is left to be aborted by the next owner."""
+        await self._producer.stop()
+
+    async def publish(self, outputs: Sequence[OutputRecord], next_offset: int) -> None:
+        """Publish outputs and commit `next_offset` for the input partition in one transaction.
+
+        Raises:
+            OutputTooLargeError: a topic refused the size; the transaction is aborted and another may follow.
+            KafkaError: anything else. The producer must then be stopped: whether the transaction was committed is
+                known only to a new producer of the same id.
+        """
+        await self._producer.begin_transaction()
+        try:
+            await self._send(outputs)
+        except MessageSizeTooLargeError as error:
+            await self._producer.abort_transaction()
+            raise OutputTooLargeError from error
+        await self._at("after-produce")
+        await self._producer.send_offsets_to_transaction({self._place: next_offset}, self._group)
+        await self._at("before-commit")
+        await self._producer.commit_transaction()
+
+    async def _send(self, outputs: Sequence[OutputRecord]) -> None:
+        pending = [await self._batches(place, records) for place, records in (await self._spread(outputs)).items()]
+        await asyncio.gather(*(future for futures in pending for future in futures))
+
+    async def _spread(self, outputs: Sequence[OutputRecord]) -> dict[tuple[str, int], list[OutputRecord]]:
+        """Group outputs by the partition they go to, each group in order."""
+        counts: dict[str, int] = {}
+        groups: dict[tuple[str, int], list[OutputRecord]] = {}
+        for output in outputs:
+            topic = output.topic
+            if topic not in counts:
+                counts[topic] = len(await self._producer.partitions_for(topic))
+            partition = output.partition
+            if partition is None:
+                partition = partition_for(output.key, counts[topic], self._place.partition)
+            groups.setdefault((topic, partition), []).append(output)
+        return groups
+
+    async def _batches(self, place: tuple[str, int], records: Sequence[OutputRecord]) -> list[asyncio.Future[Any]]:
+        """Queue records as whole record batches; return the futures of their acknowledgements."""
+        topic, partition = place
+        futures = []
+        batch = self._producer.create_batch()
+        for record in records:
+            if not _append(batch, record):
+                futures.append(await self._producer.send_batch(batch, topic, partition=partition))
+                batch = self._producer.create_batch()
+                _append(batch, record)
+        futures.append(await self._producer.send_batch(batch, topic, partition=partition))
+        return futures
+
+    async def _at(self, point: str) -> None:
+        if self._probe is not None:
+            await self._probe(point, self._place.partition)
+
+
+def _append(batch: Any, record: OutputRecord) -> bool:
+    """Append a record to a batch; return False when the batch is full. An empty batch takes a record of any size."""
+    appended = batch.append(
+        timestamp=record.timestamp, key=record.key, value=record.value, headers=list(record.headers)
+    )
+    return appended is not None
