@@ -1,0 +1,45 @@
+"""What can go wrong in training, as a person can mend it."""
+
+from ctrainer.schemas.errors import ConstitutionalTrainerError
+
+
+class TrainingError(ConstitutionalTrainerError):
+    """A training session cannot go on. `reason` is its machine-readable code."""
+
+    reason = "training-failed"
+
+
+class UnknownModelError(TrainingError):
+    """The base model is neither the default one, nor a local folder, nor loadable by its name."""
+
+    reason = "unknown-model"
+
+
+class UnsupportedAdapterError(TrainingError):
+    """The adapter has trainable parameters whose per-sample gradients are not covered, or targets that do not exist."""
+
+    reason = "unsupported-adapter"
+
+
+class NotTrainingError(TrainingError):
+    """The live-training proof failed: weights do not move, gradients are not real, or noise is absent."""
+
+    reason = "not-training"
+
+
+class CorruptCheckpointError(TrainingError):
+    """A checkpoint's files differ from its manifest."""
+
+    reason = "corrupt-checkpoint"
+
+
+class DatasetChangedError(TrainingError):
+    """The sealed ranges no longer hold the records that were sealed."""
+
+    reason = "dataset-changed"
+
+
+class NothingToLearnError(TrainingError):
+    """After tokenisation no record has a token to learn from."""
+
+    reason = "nothing-to-learn"
