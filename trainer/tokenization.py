@@ -1,0 +1,104 @@
+"""From a conversation to token ids and labels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ctrainer.schemas.training import Objective
+
+IGNORED = -100
+"""The label of a token that is not learned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedExample:
+    """One record: `token_ids` and `labels` of equal length, at most `max_tokens`; at least one label is not ignored."""
+
+    token_ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenBatch:
+    """Right-padded examples: three integer tensors of shape [batch, tokens]."""
+
+    token_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    labels: torch.Tensor
+
+    def to(self, device: torch.device) -> "TokenBatch":
+        """Return the batch on a device."""
+        return TokenBatch(
+            token_ids=self.token_ids.to(device),
+            attention_mask=self.attention_mask.to(device),
+            labels=self.labels.to(device),
+        )
+
+
+def encode(
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]],
+    tokenizer: Any,
+    *,
+    objective: Objective,
+    max_tokens: int,
+) -> EncodedExample | None:
+    """Encode one conversation; None when nothing is left to learn within `max_tokens`.
+
+    SFT learns every assistant turn, each with its end marker; DAPT learns the whole text.
+    """
+    turns = [_renderable(message) for message in messages]
+    token_ids = _render(turns, tools, tokenizer)
+    learned = [True] * len(token_ids) if objective is Objective.DAPT else _learned(turns, tools, tokenizer)
+    labels = tuple(token if learn else IGNORED for token, learn in zip(token_ids, learned, strict=True))[:max_tokens]
+    if all(label == IGNORED for label in labels[1:]):
+        return None
+    return EncodedExample(token_ids=tuple(token_ids[:max_tokens]), labels=labels)
+
+
+def collate(examples: Sequence[EncodedExample], *, pad_token_id: int) -> TokenBatch:
+    """Pad examples on the right to the longest of them."""
+    longest = max(len(example.token_ids) for example in examples)
+
+    def padded(rows: Sequence[Sequence[int]], filler: int) -> torch.Tensor:
+        return torch.tensor([[*row, *[filler] * (longest - len(row))] for row in rows])
+
+    return TokenBatch(
+        token_ids=padded([example.token_ids for example in examples], pad_token_id),
+        attention_mask=padded([[1] * len(example.token_ids) for example in examples], 0),
+        labels=padded([example.labels for example in examples], IGNORED),
+    )
+
+
+def _learned(turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], tokenizer: Any) -> list[bool]:
+    """Mark the tokens of assistant turns: those that rendering one turn more adds after the assistant's header."""
+    learned: list[bool] = []
+    for count, turn in enumerate(turns, start=1):
+        end = len(_render(turns[:count], tools, tokenizer))
+        if turn["role"] == "assistant":
+            start = len(_render(turns[: count - 1], tools, tokenizer, opened=True))
+            learned.extend([False] * (start - len(learned)))
+            learned.extend([True] * (end - len(learned)))
+        else:
+            learned.extend([False] * (end - len(learned)))
+    return learned
+
+
+def _render(
+    turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], tokenizer: Any, *, opened: bool = False
+) -> list[int]:
+    """Return the token ids of the rendered turns; `opened` adds the header of an assistant's turn."""
+    if not turns:
+        return []
+    text = tokenizer.apply_chat_template(turns, tools=list(tools) or None, tokenize=False, add_generation_prompt=opened)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _renderable(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a turn as any chat template can render it: calls of tools stand in the text where it has none."""
+    calls = message.get("tool_calls") or ()
+    spelled = "\n".join(f"<tool_call>{call['function']['name']} {call['function']['arguments']}" for call in calls)
+    content = "\n".join(part for part in (message.get("content") or "", spelled) if part)
+    return {"role": message["role"], "content": content}
