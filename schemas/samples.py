@@ -1,10 +1,12 @@
 """Samples after judgement."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
 from ctrainer.schemas.constitution_reference import ConstitutionReference
+from ctrainer.schemas.identity import canonical_bytes, content_digest
 from ctrainer.schemas.message import Message
 
 
@@ -39,6 +41,12 @@ class ChatMessage(Message):
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     name: str | None = None
+
+
+def digest_of_conversation(messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]]) -> str:
+    """Return the digest that names a conversation by its content alone."""
+    turns = [message.model_dump(mode="json") for message in messages]
+    return content_digest(canonical_bytes({"messages": turns, "tools": list(tools)}))
 
 
 class Repair(Message):

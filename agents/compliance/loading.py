@@ -1,0 +1,118 @@
+"""Reading a constitution: a document that this version cannot carry out in full is refused with all its faults."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from importlib.resources import files
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from ctrainer.agents.compliance.detectors.patterns import fault_of_pattern
+from ctrainer.agents.compliance.detectors.validators import VALIDATORS
+from ctrainer.schemas.constitution import Action, Constitution, Mode, Principle, Rule
+from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH
+from ctrainer.schemas.errors import ConstitutionalTrainerError
+from ctrainer.schemas.message import describe_faults
+
+POSSIBLE_ACTIONS = frozenset({Action.REJECT, Action.REDACT})
+"""What the screening stage can carry out. A principle with another action can be observed, not enforced."""
+
+
+class ConstitutionError(ConstitutionalTrainerError):
+    """A document cannot be used. `faults` names everything that must be mended."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("constitution: mend the following and load it again:\n" + "\n".join(self.faults))
+
+
+def default_constitution() -> Constitution:
+    """Return the constitution that comes with this package."""
+    text = files("ctrainer.agents.compliance").joinpath("constitution.yaml").read_text(encoding="utf-8")
+    return load_constitution(text)
+
+
+def load_constitution(text: str, *, governance_hash: str = GOVERNANCE_HASH) -> Constitution:
+    """Read a document from YAML. Keys that begin with `x-` only hold anchors and are not part of it.
+
+    Raises:
+        ConstitutionError: with every fault of the document.
+    """
+    document = _parse(text)
+    faults = list(_governance_faults(document, governance_hash))
+    try:
+        constitution = Constitution.model_validate(document)
+    except ValidationError as error:
+        readable = list(_readable_principles(document.get("principles")))
+        raise ConstitutionError([*describe_faults(error).split("; "), *faults, *_faults(readable)]) from error
+    faults += [*_faults(constitution.principles), *_enforcement_faults(constitution)]
+    if faults:
+        raise ConstitutionError(faults)
+    return constitution
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConstitutionError([f"document: not well-formed YAML: {error}"]) from error
+    if not isinstance(document, dict):
+        raise ConstitutionError(["document: expected a mapping with id, version, governance_hash and principles"])
+    return {name: value for name, value in document.items() if not str(name).startswith("x-")}
+
+
+def _readable_principles(documents: object) -> Iterator[Principle]:
+    """Yield the principles that can be read alone, so that their faults are told together with the others'."""
+    for document in documents if isinstance(documents, list) else ():
+        try:
+            yield Principle.model_validate(document)
+        except ValidationError:
+            continue
+
+
+def _governance_faults(document: dict[str, Any], expected: str) -> Iterator[str]:
+    found = document.get("governance_hash")
+    if found is not None and found != expected:
+        yield f"governance_hash: got {found!r}, expected {expected!r}"
+
+
+def _enforcement_faults(constitution: Constitution) -> Iterator[str]:
+    if not any(principle.mode is Mode.ENFORCE for principle in constitution.principles):
+        yield "principles: none is enforced, expected at least one with mode: enforce"
+
+
+def _faults(principles: Iterable[Principle]) -> Iterator[str]:
+    known = list(principles)
+    yield from _duplicates("principle", (principle.id for principle in known))
+    yield from _duplicates("rule", (rule.id for principle in known for rule in principle.rules))
+    for principle in known:
+        yield from _principle_faults(principle)
+
+
+def _duplicates(kind: str, ids: Iterable[str]) -> Iterator[str]:
+    for name, count in Counter(ids).items():
+        if count > 1:
+            yield f"{kind} {name}: is there {count} times, expected once"
+
+
+def _principle_faults(principle: Principle) -> Iterator[str]:
+    if principle.mode is Mode.ENFORCE and principle.action not in POSSIBLE_ACTIONS:
+        possible = ", ".join(sorted(POSSIBLE_ACTIONS))
+        yield (
+            f"principle {principle.id}: action {principle.action} cannot be enforced by this version, "
+            f"expected one of {possible}, or mode: shadow"
+        )
+    if principle.mode is Mode.ENFORCE and not principle.rules:
+        yield f"principle {principle.id}: is enforced without rules, expected at least one, or mode: off"
+    for rule in principle.rules:
+        yield from _rule_faults(rule)
+
+
+def _rule_faults(rule: Rule) -> Iterator[str]:
+    if rule.validator is not None and rule.validator not in VALIDATORS:
+        yield f"rule {rule.id}: unknown validator {rule.validator!r}, expected one of {', '.join(sorted(VALIDATORS))}"
+    for pattern in (rule.pattern, *rule.allow):
+        fault = fault_of_pattern(pattern, ignore_case=rule.ignore_case)
+        if fault is not None:
+            yield f"rule {rule.id}: the pattern does not compile: {fault}"

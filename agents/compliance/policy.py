@@ -1,0 +1,116 @@
+"""The decision: findings and metadata in, a verdict out, by a Rego policy evaluated in this process."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Protocol
+
+import hobofan_regorus
+import orjson
+from pydantic import ValidationError
+
+from ctrainer.schemas.compliance import Verdict
+from ctrainer.schemas.constitution import Constitution
+from ctrainer.schemas.errors import ConstitutionalTrainerError
+from ctrainer.schemas.identity import canonical_bytes, content_digest
+from ctrainer.schemas.message import Message, describe_faults
+
+PolicyInput = Mapping[str, Any]
+DECISION = "data.ctrainer.screening.decision"
+
+
+class PolicyError(ConstitutionalTrainerError):
+    """The policy gave no decision. Nothing may be allowed on that ground."""
+
+
+class PolicyResult(Message):
+    """What the policy decided. `redact` names the principles whose breaches must be redacted."""
+
+    verdict: Verdict
+    score: float
+    reasons: tuple[str, ...]
+    redact: tuple[str, ...]
+
+    @classmethod
+    def from_policy(cls, value: str | bytes) -> "PolicyResult":
+        """Read a decision.
+
+        Raises:
+            PolicyError: the value is undefined or not a decision.
+        """
+        try:
+            return cls.model_validate_json(value)
+        except ValidationError as error:
+            raise PolicyError(f"policy decision: got {describe_faults(error)}, expected a decision") from error
+
+
+class PolicyEngine(Protocol):
+    """Something that decides. `name` and `revision` stand in every decision that it made."""
+
+    name: str
+    revision: str
+
+    def evaluate(self, inputs: Sequence[PolicyInput]) -> list[PolicyResult]:
+        """Return one decision for each input, in order.
+
+        Raises:
+            PolicyError: an input has no decision.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyBundle:
+    """Rego text and the data it reads. The revision is the digest of both."""
+
+    rego: str
+    data: Mapping[str, Any]
+
+    @property
+    def revision(self) -> str:
+        """The digest of the policy and its data."""
+        return content_digest(canonical_bytes({"rego": self.rego, "data": self.data}))
+
+
+def bundle_of(constitution: Constitution) -> PolicyBundle:
+    """Return the shipped policy with a constitution as its data."""
+    data = {
+        "constitution": {
+            "digest": constitution.reference().digest,
+            "minimum_score": constitution.minimum_score,
+        },
+        "principles": {
+            principle.id: principle.model_dump(mode="json", include={"action", "mode", "threshold", "severity"})
+            for principle in constitution.principles
+        },
+    }
+    rego = files("ctrainer.agents.compliance").joinpath("decision.rego").read_text(encoding="utf-8")
+    return PolicyBundle(rego=rego, data=data)
+
+
+class RegorusEngine:
+    """The bundle on the Regorus interpreter. One object belongs to the thread that made it."""
+
+    name = "regorus"
+
+    def __init__(self, bundle: PolicyBundle) -> None:
+        self.revision = bundle.revision
+        self._engine = hobofan_regorus.Engine()
+        self._engine.add_policy("decision.rego", bundle.rego)
+        self._engine.add_data_json(canonical_bytes(bundle.data).decode())
+
+    def evaluate(self, inputs: Sequence[PolicyInput]) -> list[PolicyResult]:
+        """Return one decision for each input, in order.
+
+        Raises:
+            PolicyError: an input has no decision.
+        """
+        return [self._evaluate(one) for one in inputs]
+
+    def _evaluate(self, one: PolicyInput) -> PolicyResult:
+        self._engine.set_input_json(orjson.dumps(one).decode())
+        try:
+            answer = self._engine.eval_rule_as_json(DECISION)
+        except RuntimeError as error:
+            raise PolicyError("policy decision: the evaluation failed") from error
+        return PolicyResult.from_policy(answer)
