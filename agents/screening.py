@@ -18,6 +18,7 @@ from ctrainer.schemas.samples import AcceptedSample
 from ctrainer.schemas.topics import COMPLIANCE_EVENTS, SAMPLES_ACCEPTED
 
 STAGE = "screening"
+JudgedEvent = Event[SampleJudged]
 RECORDS_PER_TURN = 64
 """After so many records the event loop gets a turn, so that heartbeats go out while a large batch is judged."""
 
@@ -104,7 +105,7 @@ def _sample_record(record: Record, sample: AcceptedSample, constitution: Constit
 def _event_record(record: Record, judged: SampleJudged, constitution: ConstitutionReference) -> OutputRecord:
     source = source_reference(record.topic, record.partition, record.offset)
     traceparent = header(record.headers, "traceparent")
-    event = Event[SampleJudged](
+    event = JudgedEvent(
         id=event_id(source, SampleJudged.__name__, constitution.digest),
         source=source,
         type=event_type(SampleJudged),

@@ -87,7 +87,11 @@ class Constitution(Message):
     minimum_score: float = Field(default=0.95, ge=0.0, le=1.0)
     principles: tuple[Principle, ...] = Field(min_length=1)
 
+    @property
+    def digest(self) -> str:
+        """The digest of the document's canonical bytes."""
+        return content_digest(canonical_bytes(self.model_dump(mode="json")))
+
     def reference(self) -> ConstitutionReference:
-        """Return the governance hash with the digest of the document's canonical bytes."""
-        digest = content_digest(canonical_bytes(self.model_dump(mode="json")))
-        return ConstitutionReference(hash=self.governance_hash, digest=digest)
+        """Return the governance hash with the digest."""
+        return ConstitutionReference(hash=self.governance_hash, digest=self.digest)

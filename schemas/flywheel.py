@@ -58,7 +58,7 @@ class LoggedMessage(Logged):
 class LoggedAnswer(LoggedMessage):
     """The message of a choice; some producers leave its role out."""
 
-    role: Literal["assistant", "ai", "chain"] = "assistant"  # type: ignore[assignment]
+    role: Literal["assistant", "ai", "chain"] = "assistant"
 
 
 class LoggedRequest(Logged):
