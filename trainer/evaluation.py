@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from ctrainer.trainer.loss import learned_tokens, per_sample_loss
-from ctrainer.trainer.tokenization import EncodedExample, collate
+from ctrainer.trainer.loss import sample_losses
+from ctrainer.trainer.tokenization import IGNORED, EncodedExample, collate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +36,7 @@ def _perplexity(model: Any, examples: Sequence[EncodedExample], pad_token_id: in
     by_length = sorted(examples, key=lambda example: len(example.token_ids))
     for start in range(0, len(by_length), micro_batch):
         batch = collate(by_length[start : start + micro_batch], pad_token_id=pad_token_id).to(model.device)
-        logits = model(input_ids=batch.token_ids, attention_mask=batch.attention_mask, use_cache=False).logits
-        counts = learned_tokens(batch.labels)
-        total += float((per_sample_loss(logits, batch.labels) * counts).sum())
-        tokens += int(counts.sum())
+        learned = (batch.labels[:, 1:] != IGNORED).sum(1)
+        total += float((sample_losses(model, batch) * learned).sum())
+        tokens += int(learned.sum())
     return math.exp(min(total / tokens, math.log(1e12)))

@@ -1,8 +1,8 @@
 """The arithmetic of a privacy ledger: what a scope has spent, and whether a reservation still fits.
 
-Spend is kept as Renyi divergences and only ever grows. A reservation is charged when it is granted, before any of its
-noise is drawn, so a crash can over-count and never under-count. The gate is a privacy filter: it is sound although
-requests may depend on what was seen (Feldman and Zrnic 2021, arXiv 2008.11193).
+Spend is kept as Renyi divergences and only ever grows: there is no refund. A reservation is charged when it is granted,
+before any of its noise is drawn, so a crash can over-count and never under-count. The gate is a privacy filter: it is
+sound although requests may depend on what was seen (Feldman and Zrnic 2021, arXiv 2008.11193).
 """
 
 from collections.abc import Mapping
@@ -34,27 +34,11 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
-    """What was used of a grant is on record. Nothing is refunded. `repeated` when it was on record before."""
-
-    repeated: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Violation:
-    """A settlement that its grant does not cover: an alarm."""
-
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
     """What the ledger remembers of a grant: a fingerprint of the whole request, and its number of steps."""
 
     fingerprint: str
     steps: int
-    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,19 +89,6 @@ def reserve(
     threshold = ALERT_SHARE * epsilon_ceiling
     granted = Granted(epsilon=after, rdp=rdp, alert=before < threshold <= after)
     return state.with_grant(reservation_id, Grant(fingerprint=fingerprint, steps=steps), rdp), granted
-
-
-def settle(state: LedgerState, *, reservation_id: str, steps_used: int) -> tuple[LedgerState, Settled | Violation]:
-    """Put on record how many steps of a grant were used. The charge stays as it is, whatever was used."""
-    grant = state.grants.get(reservation_id)
-    if grant is None:
-        return state, Violation(reason="unknown-reservation", message="settled a reservation that was never granted")
-    if steps_used > grant.steps:
-        message = f"used {steps_used} steps of a grant of {grant.steps}"
-        return state, Violation(reason="used-more-than-granted", message=message)
-    if grant.settled:
-        return state, Settled(repeated=True)
-    return state.with_grant(reservation_id, replace(grant, settled=True), state.rdp), Settled()
 
 
 def _known(known: Grant, fingerprint: str, rdp: tuple[float, ...], epsilon: float) -> Granted | Refused:

@@ -15,7 +15,7 @@ from ctrainer.schemas.privacy import BudgetGranted, BudgetRefused
 from ctrainer.trainer.checkpoint import Checkpoint, Checkpoints
 from ctrainer.trainer.errors import NotTrainingError
 from ctrainer.trainer.ledger import Granted, Refused
-from ctrainer.trainer.loss import per_sample_loss
+from ctrainer.trainer.loss import sample_losses
 from ctrainer.trainer.per_sample import PerSampleGradients
 from ctrainer.trainer.plan import PrivacyPlan
 from ctrainer.trainer.randomness import Randomness
@@ -58,7 +58,7 @@ def train(
     checkpoints: Checkpoints,
     start: Checkpoint | None = None,
     block_steps: int = 8,
-    micro_batch: int = 4,
+    micro_batch: int = 6,
 ) -> TrainingOutcome:
     """Train the adapter of `model` in place until the plan is done, the ledger refuses, or a stop is asked for.
 
@@ -155,8 +155,7 @@ class _Session:
         for start in range(0, len(by_length), self.micro_batch):
             rows = [self.examples[index] for index in by_length[start : start + self.micro_batch]]
             batch = collate(rows, pad_token_id=self.pad_token_id).to(self.model.device)
-            logits = self.model(input_ids=batch.token_ids, attention_mask=batch.attention_mask, use_cache=False).logits
-            torch.autograd.backward(per_sample_loss(logits, batch.labels).sum())
+            torch.autograd.backward(sample_losses(self.model, batch).sum())
             for total, clipped in zip(sums, self.gradients.clipped_sum(self.plan.clip_norm), strict=True):
                 total.add_(clipped)
         return sums

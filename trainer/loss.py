@@ -3,23 +3,28 @@
 The mean over all tokens of a batch would let one sample's length scale the others' gradients, and void the guarantee.
 """
 
+from typing import Any
+
 import torch
 from torch.nn.functional import cross_entropy
 
-from ctrainer.trainer.tokenization import IGNORED
+from ctrainer.trainer.tokenization import IGNORED, TokenBatch
 
 
-def per_sample_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def sample_losses(model: Any, batch: TokenBatch) -> torch.Tensor:
     """Return each sample's mean negative log-likelihood per learned token, in nats: shape [batch].
 
-    `logits` has shape [batch, tokens, vocabulary], `labels` [batch, tokens]; token t is predicted at t - 1.
+    Token t is predicted at t - 1. Logits are computed only where some sample of the batch learns, which saves time.
     """
-    targets = labels[:, 1:]
-    rows = logits[:, :-1].flatten(0, 1).float()
-    losses = cross_entropy(rows, targets.flatten(), ignore_index=IGNORED, reduction="none")
-    return losses.view_as(targets).sum(1) / learned_tokens(labels).clamp(min=1)
+    targets = batch.labels[:, 1:]
+    kept = (targets != IGNORED).any(0).nonzero().flatten()
+    logits = model(
+        input_ids=batch.token_ids, attention_mask=batch.attention_mask, use_cache=False, logits_to_keep=kept
+    ).logits
+    return mean_losses(logits, targets[:, kept])
 
 
-def learned_tokens(labels: torch.Tensor) -> torch.Tensor:
-    """Return how many tokens each sample learns: shape [batch]."""
-    return (labels[:, 1:] != IGNORED).sum(1)
+def mean_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the mean loss over each row's learned targets; shapes [batch, tokens, vocabulary] and [batch, tokens]."""
+    losses = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none")
+    return losses.view_as(targets).sum(1) / (targets != IGNORED).sum(1).clamp(min=1)

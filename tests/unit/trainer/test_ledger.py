@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctrainer.trainer.accounting import NOTHING, compose, epsilon_of, rdp_of_step
-from ctrainer.trainer.ledger import Granted, LedgerState, Refused, Settled, Violation, reserve, settle
+from ctrainer.trainer.ledger import Granted, LedgerState, Refused, reserve
 
 STEP = rdp_of_step(0.015, 0.8)
 BLOCKS = st.lists(st.tuples(st.integers(0, 12), st.integers(1, 400)), max_size=25)
@@ -91,27 +91,3 @@ def test_a_refusal_charges_nothing() -> None:
     after, _ = ask(state, "b", 100_000)
     assert after.rdp == state.rdp
     assert "b" not in after.grants
-
-
-def test_settling_never_refunds() -> None:
-    state, _ = ask(LedgerState(), "a", 8)
-    after, answer = settle(state, reservation_id="a", steps_used=1)
-    assert answer == Settled()
-    assert after.rdp == state.rdp
-    again, repeated = settle(after, reservation_id="a", steps_used=1)
-    assert repeated == Settled(repeated=True)
-    assert again == after
-
-
-def test_using_more_than_was_granted_is_a_violation() -> None:
-    state, _ = ask(LedgerState(), "a", 8)
-    after, answer = settle(state, reservation_id="a", steps_used=9)
-    assert isinstance(answer, Violation)
-    assert answer.reason == "used-more-than-granted"
-    assert after == state
-
-
-def test_settling_what_was_never_granted_is_a_violation() -> None:
-    _, answer = settle(LedgerState(), reservation_id="a", steps_used=1)
-    assert isinstance(answer, Violation)
-    assert answer.reason == "unknown-reservation"

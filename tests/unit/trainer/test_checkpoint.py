@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+
+from ctrainer.trainer.checkpoint import Checkpoints
+from ctrainer.trainer.errors import CorruptCheckpointError
+
+FILES = {"weights": b"\x00\x01" * 100, "position": b"{}"}
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    return Checkpoints(folder=tmp_path / "session")
+
+
+def test_what_is_saved_is_read_again(checkpoints: Checkpoints) -> None:
+    checkpoints.save(8, FILES)
+    found = checkpoints.newest()
+    assert found.checkpoint is not None
+    assert (found.checkpoint.step, dict(found.checkpoint.files), found.corrupt) == (8, FILES, ())
+
+
+def test_nothing_saved_is_nothing_found(checkpoints: Checkpoints) -> None:
+    assert checkpoints.newest().checkpoint is None
+
+
+def test_only_the_newest_two_stay(checkpoints: Checkpoints) -> None:
+    for step in (8, 16, 24):
+        checkpoints.save(step, FILES)
+    assert checkpoints.steps() == (16, 24)
+
+
+def test_a_step_saved_again_replaces_itself(checkpoints: Checkpoints) -> None:
+    checkpoints.save(8, {"weights": b"old"})
+    checkpoints.save(8, FILES)
+    assert dict(checkpoints.read(8).files) == FILES
+
+
+@pytest.mark.parametrize("harm", ["changed", "missing", "cut", "no manifest", "manifest cut"])
+def test_a_harmed_checkpoint_is_passed_over_and_reported(checkpoints: Checkpoints, harm: str) -> None:
+    checkpoints.save(8, FILES)
+    place = checkpoints.save(16, FILES)
+    match harm:
+        case "changed":
+            (place / "weights").write_bytes(b"\x01\x01" * 100)
+        case "missing":
+            (place / "position").unlink()
+        case "cut":
+            (place / "weights").write_bytes(FILES["weights"][:-1])
+        case "no manifest":
+            (place / "manifest.json").unlink()
+        case _:
+            (place / "manifest.json").write_bytes(b'{"wei')
+    with pytest.raises(CorruptCheckpointError, match="step-000000016"):
+        checkpoints.read(16)
+    found = checkpoints.newest()
+    assert found.checkpoint is not None
+    assert (found.checkpoint.step, found.corrupt) == (8, (16,))
+
+
+def test_a_save_that_was_cut_short_is_not_a_checkpoint(checkpoints: Checkpoints) -> None:
+    partial = checkpoints.folder / ".partial-left"
+    partial.mkdir(parents=True)
+    (partial / "weights").write_bytes(b"half")
+    assert checkpoints.newest().checkpoint is None
+    checkpoints.save(8, FILES)
+    assert not partial.exists()
