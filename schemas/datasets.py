@@ -41,13 +41,15 @@ class DatasetCounts(Message):
 class DatasetSealed(Message):
     """The manifest of a dataset. `dataset_id` is the digest of everything else in it.
 
-    `membership_digest` is a Merkle root over the members' content digests in order, train first and then held-out.
+    Members are the samples of these workloads in the ranges with a timestamp of at least `accepted_since`, as the rules
+    select them. `membership_digest` is a Merkle root over the members' content digests in order: train, then held-out.
     """
 
     dataset_id: str
     tenant: str
     workloads: tuple[str, ...]
     ranges: tuple[OffsetRange, ...]
+    accepted_since: int | None
     rules: SelectionRules
     counts: DatasetCounts
     membership_digest: str

@@ -75,6 +75,7 @@ class PartitionOwner:
         self._lost = lost
         self._stopping = False
         self._task = asyncio.create_task(self._run(), name=f"{stage.name}-{place.topic}-{place.partition}")
+        self._task.add_done_callback(self._ended)
 
     async def stop(self) -> None:
         """End ownership: a batch that is being published is finished first, anything else is dropped.
@@ -108,6 +109,15 @@ class PartitionOwner:
                 backoff = min(2 * backoff, _LONGEST_BACKOFF_SECONDS)
             finally:
                 await _close(outlet)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        """Give the partition back when this owner ended by a fault of its own, so that another one can be made."""
+        if self._stopping or self.phase is Phase.LOST:
+            return
+        error = None if task.cancelled() else task.exception()
+        _LOG.error("%s/%d: owner ended by itself", *self.place, exc_info=error)
+        self.phase = Phase.LOST
+        self._lost()
 
     async def _take_over(self, outlet: TransactionalOutlet) -> None:
         """Fence the previous owner, and only then read where it stopped."""

@@ -1,5 +1,6 @@
 """Reads of frozen stretches of topics: no consumer group, no commits, committed transactions only."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,27 +21,24 @@ class PrunedRangeError(ConstitutionalTrainerError):
 class TopicReader:
     """Reads ranges of topics up to offsets that are known before the first record is read.
 
-    The end of a partition is its last stable offset, so a read always ends and never sees an open transaction.
+    The end of a partition is its high watermark: a read waits until transactions that are open there have ended, so it
+    sees everything that was committed before it began. (A commit is answered before its records become visible: a read
+    up to the last stable offset could miss what the same process committed a moment ago.)
     """
 
     bootstrap_servers: str
     security: Mapping[str, Any] = field(default_factory=dict)
 
     async def end_offsets(self, topic: str) -> dict[int, int]:
-        """Return the last stable offset of each partition of `topic`."""
-        async with self._consumer() as consumer:
-            places = await _partitions_of(consumer, topic)
-            return {place.partition: offset for place, offset in (await consumer.end_offsets(places)).items()}
+        """Return the high watermark of each partition of `topic`."""
+        return {place.partition: end for place, (_, end) in (await self._spans(topic)).items()}
 
     async def read_topic(self, topic: str, partition: int | None = None) -> AsyncIterator[Record]:
         """Yield everything `topic` (or one partition of it) holds now, each partition in order."""
-        async with self._consumer() as consumer:
-            places = await _partitions_of(consumer, topic)
-            wanted = [place for place in places if partition in {None, place.partition}]
-            starts = await consumer.beginning_offsets(wanted)
-            ends = await consumer.end_offsets(wanted)
-            spans = {place: (starts[place], ends[place]) for place in wanted}
-            async for record in _read(consumer, spans):
+        spans = await self._spans(topic)
+        wanted = {place: span for place, span in spans.items() if partition in {None, place.partition}}
+        async with self._consumer("read_committed") as consumer:
+            async for record in _read(consumer, wanted):
                 yield record
 
     async def read_ranges(self, ranges: Sequence[OffsetRange]) -> AsyncIterator[Record]:
@@ -49,25 +47,35 @@ class TopicReader:
         Raises:
             PrunedRangeError: a range starts before the first offset that is still kept.
         """
-        async with self._consumer() as consumer:
+        async with self._consumer("read_committed") as consumer:
             for wanted in ranges:
                 place = TopicPartition(wanted.topic, wanted.partition)
                 await _require_kept(consumer, place, wanted)
                 async for record in _read(consumer, {place: (wanted.start, wanted.end)}):
                     yield record
 
+    async def _spans(self, topic: str) -> dict[TopicPartition, tuple[int, int]]:
+        """Return the first kept offset and the high watermark of each partition."""
+        async with self._consumer("read_uncommitted") as consumer:
+            places = await _partitions_of(consumer, topic)
+            starts = await consumer.beginning_offsets(places)
+            ends = await consumer.end_offsets(places)
+        return {place: (starts[place], ends[place]) for place in places}
+
     @asynccontextmanager
-    async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
+    async def _consumer(self, isolation_level: str) -> AsyncIterator[AIOKafkaConsumer]:
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self.bootstrap_servers,
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="none",
-            isolation_level="read_committed",
+            isolation_level=isolation_level,
             max_partition_fetch_bytes=16 * 1024 * 1024,
             **self.security,
         )
         await consumer.start()
+        # aiokafka starts a task here whose cancellation, before its first turn, would be mistaken for our own.
+        await asyncio.sleep(0)
         try:
             yield consumer
         finally:
@@ -94,6 +102,9 @@ async def _require_kept(consumer: AIOKafkaConsumer, place: TopicPartition, wante
 
 async def _read(consumer: AIOKafkaConsumer, spans: Mapping[TopicPartition, tuple[int, int]]) -> AsyncIterator[Record]:
     unfinished = {place: end for place, (start, end) in spans.items() if start < end}
+    if not unfinished:
+        # Assigning nothing would leave the consumer waiting for an assignment for ever.
+        return
     consumer.assign(list(unfinished))
     for place in unfinished:
         consumer.seek(place, spans[place][0])

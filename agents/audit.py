@@ -1,0 +1,89 @@
+"""The audit trail: every decision, session step, spend, dataset, adapter and dead letter becomes one audit event.
+
+An audit event refers to its record by place and digest and repeats none of its content, so it stays small and holds no
+sample text. Order within a partition of `audit.events` is the sequence that checkpoints will sign.
+"""
+
+from collections.abc import Sequence
+
+import orjson
+
+from ctrainer.agents.events import event_record
+from ctrainer.agents.records import OutputRecord, Record, RecordBatch
+from ctrainer.schemas.audit import ACTIVITY_CREATE, CLASS_API_ACTIVITY, AuditRecorded, AuditSubject
+from ctrainer.schemas.constitution_reference import ConstitutionReference
+from ctrainer.schemas.envelope import header
+from ctrainer.schemas.identity import content_digest, source_reference
+from ctrainer.schemas.topics import (
+    ADAPTERS_PUBLISHED,
+    AUDIT_EVENTS,
+    COMPLIANCE_EVENTS,
+    DATASETS_SEALED,
+    DEAD_LETTERS,
+    PRIVACY_EVENTS,
+    TRAINING_PROGRESS,
+)
+
+AUDITED = (COMPLIANCE_EVENTS, PRIVACY_EVENTS, TRAINING_PROGRESS, DATASETS_SEALED, ADAPTERS_PUBLISHED, DEAD_LETTERS)
+UNKNOWN_TENANT = "unknown"
+_INFORMATIONAL, _MEDIUM, _HIGH = 1, 3, 4
+_SEVERITY = {"BudgetAlerted": _MEDIUM, "BudgetHalted": _HIGH, "BudgetViolated": _HIGH, "CommandRefused": _MEDIUM}
+
+
+class AuditTrail:
+    """The handler of every audited topic."""
+
+    def __init__(self, *, constitution: ConstitutionReference) -> None:
+        self._constitution = constitution
+
+    async def __call__(self, batch: RecordBatch) -> Sequence[OutputRecord]:
+        """Return one audit event for each record; what cannot be read is audited as unreadable."""
+        return [self._audited(record) for record in batch.records]
+
+    def _audited(self, record: Record) -> OutputRecord:
+        data = audit_of(record)
+        return event_record(
+            topic=AUDIT_EVENTS, key=data.tenant, data=data, cause=record, constitution=self._constitution
+        )
+
+
+def audit_of(record: Record) -> AuditRecorded:
+    """Return the audit event of one record."""
+    envelope = _envelope(record)
+    kind = str(envelope.get("type", "unreadable"))
+    name = kind.rsplit(".", 2)[-2] if kind.count(".") > 1 else kind
+    source = source_reference(record.topic, record.partition, record.offset)
+    return AuditRecorded(
+        activity_id=ACTIVITY_CREATE,
+        type_uid=CLASS_API_ACTIVITY * 100 + ACTIVITY_CREATE,
+        severity_id=_SEVERITY.get(name, _MEDIUM if record.topic == DEAD_LETTERS else _INFORMATIONAL),
+        status="unreadable" if kind == "unreadable" else "recorded",
+        message=f"{name} on {record.topic}",
+        tenant=_tenant(envelope),
+        correlation_uid=header(record.headers, "traceparent") or str(envelope.get("subject", source)),
+        subject=AuditSubject(
+            source=source,
+            event_id=str(envelope.get("id", "")),
+            event_type=kind,
+            digest=content_digest(record.value or b""),
+        ),
+    )
+
+
+def _envelope(record: Record) -> dict[str, object]:
+    """Return the envelope of an event; a dead letter is described by its headers, its bytes are not looked into."""
+    if record.topic == DEAD_LETTERS:
+        key = (record.key or b"").decode("utf-8", "replace")
+        reason = header(record.headers, "dlq.reason") or "unknown"
+        return {"type": f"dead-letter.{reason}.v1", "id": key, "subject": key}
+    try:
+        envelope = orjson.loads(record.value or b"")
+    except orjson.JSONDecodeError:
+        return {}
+    return envelope if isinstance(envelope, dict) else {}
+
+
+def _tenant(envelope: dict[str, object]) -> str:
+    data = envelope.get("data")
+    tenant = data.get("tenant") if isinstance(data, dict) else None
+    return tenant if isinstance(tenant, str) and tenant else UNKNOWN_TENANT

@@ -1,0 +1,100 @@
+"""Commands on `training.requests`: read, verified, and refused with a reason where they may not be carried out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ctrainer.agents.events import event_record
+from ctrainer.agents.records import OutputRecord, Record
+from ctrainer.schemas.constitution_reference import ConstitutionReference
+from ctrainer.schemas.envelope import header, require_known_version
+from ctrainer.schemas.errors import ContractError
+from ctrainer.schemas.identity import event_id
+from ctrainer.schemas.signature import SIGNATURE_HEADER, Requester, verify
+from ctrainer.schemas.topics import TRAINING_PROGRESS
+from ctrainer.schemas.training import CancelTraining, CommandRefused, SealDataset, TrainAdapter, read_command
+
+Command = SealDataset | TrainAdapter | CancelTraining
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why a command is not carried out, and what would be."""
+
+    reason: str
+    message: str
+    acceptable: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandDesk:
+    """Decides who may command what. `constitution` is the active one."""
+
+    requesters: Mapping[str, Requester]
+    constitution: ConstitutionReference
+    unsafe_accept_unsigned: bool = False
+
+    def read(self, record: Record) -> Command:
+        """Read the command of a record.
+
+        Raises:
+            ContractError: the record holds no command: it is a dead letter.
+        """
+        require_known_version(record.headers)
+        return read_command(record.value)
+
+    def objection(self, record: Record, command: Command) -> Refusal | None:
+        """Return why this command may not be carried out whatever it asks, or None."""
+        return self._wrong_key(record, command) or self._wrong_signature(record, command) or self._foreign(command)
+
+    def refused(self, record: Record, command: Command, refusal: Refusal) -> OutputRecord:
+        """Return the event that tells the requester."""
+        data = CommandRefused(
+            request_id=str(command.request_id),
+            session_id=session_id_of(command),
+            tenant=command.tenant,
+            command=command.kind,
+            reason=refusal.reason,
+            message=refusal.message,
+            acceptable=refusal.acceptable,
+        )
+        return event_record(
+            topic=TRAINING_PROGRESS,
+            key=data.session_id or data.request_id,
+            data=data,
+            cause=record,
+            constitution=self.constitution,
+        )
+
+    def _wrong_key(self, record: Record, command: Command) -> Refusal | None:
+        if record.key == command.tenant.encode():
+            return None
+        message = f"the record key must be the tenant {command.tenant!r}"
+        return Refusal(reason="key-is-not-tenant", message=message, acceptable=f"record key {command.tenant}")
+
+    def _wrong_signature(self, record: Record, command: Command) -> Refusal | None:
+        signature = header(record.headers, SIGNATURE_HEADER)
+        if signature is None and self.unsafe_accept_unsigned:
+            return None
+        try:
+            requester = verify(self.requesters, signature=signature, key=record.key or b"", value=record.value or b"")
+        except ContractError as error:
+            return Refusal(reason=error.reason, message=str(error), acceptable="a command signed by a known key")
+        if requester.may_act_for(command.tenant):
+            return None
+        message = f"key {requester.key_id!r} may not act for tenant {command.tenant!r}"
+        return Refusal(reason="foreign-tenant", message=message, acceptable=", ".join(sorted(requester.tenants)))
+
+    def _foreign(self, command: Command) -> Refusal | None:
+        named, active = command.constitution, self.constitution
+        if named == active:
+            return None
+        which = "foreign-constitution-hash" if named.hash != active.hash else "foreign-constitution-digest"
+        message = f"constitution: got {named.hash} {named.digest}, active is {active.hash} {active.digest}"
+        return Refusal(reason=which, message=message, acceptable=f"{active.hash} {active.digest}")
+
+
+def session_id_of(command: Command) -> str | None:
+    """Return the session a command is about: the same for the same request; None for a dataset."""
+    if isinstance(command, TrainAdapter):
+        return event_id(f"training.requests/{command.request_id}", "session")
+    return command.session_id if isinstance(command, CancelTraining) else None

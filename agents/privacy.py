@@ -1,0 +1,254 @@
+"""The privacy ledger: grants or refuses every block of private steps before it runs, and never forgets one.
+
+One partition of `privacy.requests` has one owner, which alone writes the same partition of `privacy.ledger`; Kafka
+fences a former owner. The ledger topic is the state: it is read again on each assignment.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TypeAlias
+
+from pydantic import TypeAdapter, ValidationError
+
+from ctrainer.agents.dead_letter import dead_letter
+from ctrainer.agents.events import event_record, read_event
+from ctrainer.agents.provisional import Provisional
+from ctrainer.agents.records import OutputRecord, Record, RecordBatch
+from ctrainer.agents.world import Topics
+from ctrainer.schemas.constitution_reference import ConstitutionReference
+from ctrainer.schemas.errors import ContractError
+from ctrainer.schemas.identity import content_digest
+from ctrainer.schemas.message import Message, describe_faults
+from ctrainer.schemas.privacy import (
+    Accountant,
+    BudgetAlerted,
+    BudgetGranted,
+    BudgetHalted,
+    BudgetRefused,
+    BudgetSettled,
+    BudgetSpent,
+    BudgetViolated,
+    LedgerRecord,
+    LedgerRequest,
+    Mechanism,
+    PrivacyGuarantee,
+    ReserveBudget,
+    SettleBudget,
+)
+from ctrainer.schemas.topics import PRIVACY_EVENTS, PRIVACY_LEDGER
+from ctrainer.trainer.accounting import epsilon_of, rdp_of_step
+from ctrainer.trainer.ledger import Grant, Granted, LedgerState, Refused, reserve
+
+STAGE = "privacy"
+_REQUEST: TypeAdapter[ReserveBudget | SettleBudget] = TypeAdapter(LedgerRequest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """The ledger of one scope, and which mechanism each of its sessions was granted."""
+
+    ledger: LedgerState = field(default_factory=LedgerState)
+    mechanisms: MappingProxyType[str, Mechanism] = field(default_factory=lambda: MappingProxyType({}))
+
+
+Scopes: TypeAlias = dict[str, Scope]
+
+
+class PrivacyLedger:
+    """The handler of `privacy.requests`."""
+
+    def __init__(self, *, topics: Topics, constitution: ConstitutionReference) -> None:
+        self._topics = topics
+        self._constitution = constitution
+        self._partitions: dict[int, Provisional[Scopes]] = {}
+
+    async def restore(self, partition: int, _committed_offset: int) -> None:
+        """Read the whole ledger of a partition again."""
+        scopes: Scopes = {}
+        async for record in self._topics.read_topic(PRIVACY_LEDGER, partition):
+            entry = read_event(record.value, LedgerRecord)
+            scopes[entry.scope] = after(scopes.get(entry.scope, Scope()), entry)
+        self._partitions[partition] = Provisional(scopes)
+
+    async def __call__(self, batch: RecordBatch) -> Sequence[OutputRecord]:
+        """Answer each request with an entry of the ledger, and the events that follow from it."""
+        state = self._partitions[batch.partition]
+        scopes = dict(state.before(batch.records[0].offset))
+        outputs: list[OutputRecord] = []
+        for record in batch.records:
+            outputs.extend(await self._answer(record, scopes))
+        state.propose(scopes, next_offset=batch.records[-1].offset + 1)
+        return outputs
+
+    async def _answer(self, record: Record, scopes: Scopes) -> Sequence[OutputRecord]:
+        try:
+            request = read_request(record)
+        except ContractError as error:
+            return [dead_letter(record, stage=STAGE, reason=error.reason, message=str(error))]
+        scope = scopes.get(request.scope, Scope())
+        entry, events = await _decide(scope, request)
+        scopes[request.scope] = after(scope, entry)
+        ledger = event_record(
+            topic=PRIVACY_LEDGER,
+            key=request.scope,
+            data=entry,
+            cause=record,
+            constitution=self._constitution,
+            partition=record.partition,
+        )
+        return [ledger, *(self._event(event, request.scope, record) for event in events)]
+
+    def _event(self, data: Message, scope: str, cause: Record) -> OutputRecord:
+        return event_record(topic=PRIVACY_EVENTS, key=scope, data=data, cause=cause, constitution=self._constitution)
+
+
+def read_request(record: Record) -> ReserveBudget | SettleBudget:
+    """Read a request of the ledger.
+
+    Raises:
+        ContractError: `invalid-message`, or `key-is-not-scope`: such a record may lie in another scope's partition.
+    """
+    try:
+        request = _REQUEST.validate_json(record.value or b"")
+    except ValidationError as error:
+        raise ContractError("invalid-message", f"ledger request: {describe_faults(error)}") from error
+    if record.key != request.scope.encode():
+        raise ContractError("key-is-not-scope", "ledger request: the record key must be the budget scope")
+    return request
+
+
+def after(scope: Scope, record: LedgerRecord) -> Scope:
+    """Return a scope after one more entry of its ledger."""
+    entry = record.entry
+    if not isinstance(entry, BudgetGranted):
+        return replace(scope, ledger=replace(scope.ledger, sequence=entry.sequence))
+    request = entry.request
+    grant = Grant(fingerprint=fingerprint(request), steps=request.steps)
+    grants = MappingProxyType({**scope.ledger.grants, request.reservation_id: grant})
+    return Scope(
+        ledger=LedgerState(rdp=entry.rdp, grants=grants, sequence=entry.sequence),
+        mechanisms=MappingProxyType({**scope.mechanisms, request.session_id: request.mechanism}),
+    )
+
+
+def fingerprint(request: ReserveBudget) -> str:
+    """Return the digest by which the same request is known again."""
+    return content_digest(request.to_json())
+
+
+async def _decide(scope: Scope, request: ReserveBudget | SettleBudget) -> tuple[LedgerRecord, Sequence[Message]]:
+    if isinstance(request, SettleBudget):
+        return _settle(scope, request)
+    known = scope.mechanisms.get(request.session_id)
+    if known is not None and known != request.mechanism:
+        return _mechanism_changed(scope, request)
+    # The first call imports Opacus and torch, which takes seconds: never on the event loop.
+    step = await asyncio.to_thread(rdp_of_step, request.mechanism.sampling_rate, request.mechanism.noise_multiplier)
+    _state, answer = reserve(
+        scope.ledger,
+        reservation_id=request.reservation_id,
+        fingerprint=fingerprint(request),
+        step_rdp=step,
+        steps=request.steps,
+        epsilon_ceiling=request.epsilon_ceiling,
+        delta=request.delta,
+    )
+    return _granted(scope, request, answer) if isinstance(answer, Granted) else _refused(scope, request, answer)
+
+
+def _granted(scope: Scope, request: ReserveBudget, answer: Granted) -> tuple[LedgerRecord, Sequence[Message]]:
+    entry = BudgetGranted(
+        sequence=scope.ledger.sequence + 1,
+        request=request,
+        rdp=answer.rdp,
+        epsilon=answer.epsilon,
+        alert=answer.alert,
+    )
+    spent = _guarantee(request, answer.epsilon)
+    spend = BudgetSpent(
+        scope=request.scope,
+        tenant=request.tenant,
+        session_id=request.session_id,
+        reservation_id=request.reservation_id,
+        steps=request.steps,
+        spent=spent,
+        ceiling=request.epsilon_ceiling,
+    )
+    alert = BudgetAlerted(
+        scope=request.scope,
+        tenant=request.tenant,
+        session_id=request.session_id,
+        spent=spent,
+        ceiling=request.epsilon_ceiling,
+        share=answer.epsilon / request.epsilon_ceiling,
+    )
+    events: list[Message] = [] if answer.repeated else [spend, alert] if answer.alert else [spend]
+    return LedgerRecord(scope=request.scope, entry=entry), events
+
+
+def _refused(scope: Scope, request: ReserveBudget, answer: Refused) -> tuple[LedgerRecord, Sequence[Message]]:
+    entry = BudgetRefused(
+        sequence=scope.ledger.sequence + 1,
+        request=request,
+        reason=answer.reason,
+        message=answer.message,
+        epsilon=answer.epsilon,
+        acceptable_steps=answer.acceptable_steps,
+    )
+    halt = BudgetHalted(
+        scope=request.scope,
+        tenant=request.tenant,
+        session_id=request.session_id,
+        reservation_id=request.reservation_id,
+        reason=answer.reason,
+        message=answer.message,
+        spent=_guarantee(request, answer.epsilon),
+        ceiling=request.epsilon_ceiling,
+        acceptable_steps=answer.acceptable_steps,
+    )
+    return LedgerRecord(scope=request.scope, entry=entry), [halt]
+
+
+def _mechanism_changed(scope: Scope, request: ReserveBudget) -> tuple[LedgerRecord, Sequence[Message]]:
+    """Refuse a session that asks for another mechanism than it was granted before, and raise the alarm."""
+    message = "the session was granted another mechanism before; a session keeps one mechanism"
+    epsilon = epsilon_of(scope.ledger.rdp, request.delta)
+    answer = Refused(reason="mechanism-changed", message=message, epsilon=epsilon, acceptable_steps=0)
+    record, events = _refused(scope, request, answer)
+    return record, [*events, _violation(request, "mechanism-changed", message)]
+
+
+def _settle(scope: Scope, request: SettleBudget) -> tuple[LedgerRecord, Sequence[Message]]:
+    """Note what was used. More than was granted, or without a grant, is a violation; nothing is ever refunded."""
+    entry = BudgetSettled(sequence=scope.ledger.sequence + 1, request=request)
+    grant = scope.ledger.grants.get(request.reservation_id)
+    events: list[Message] = []
+    if grant is None:
+        events = [_violation(request, "spend-without-grant", "steps were run that no grant covers")]
+    elif request.steps_used > grant.steps:
+        message = f"{request.steps_used} steps were run, {grant.steps} were granted"
+        events = [_violation(request, "spend-over-grant", message)]
+    return LedgerRecord(scope=request.scope, entry=entry), events
+
+
+def _violation(request: ReserveBudget | SettleBudget, reason: str, message: str) -> BudgetViolated:
+    return BudgetViolated(
+        scope=request.scope,
+        tenant=request.tenant,
+        session_id=request.session_id,
+        reason=reason,
+        message=message,
+    )
+
+
+def _guarantee(request: ReserveBudget, epsilon: float) -> PrivacyGuarantee:
+    return PrivacyGuarantee(
+        epsilon=epsilon,
+        delta=request.delta,
+        unit=request.mechanism.unit,
+        adjacency=request.mechanism.adjacency,
+        accountant=Accountant.RDP,
+        unsafe_seeded_noise=request.mechanism.unsafe_seeded_noise,
+    )

@@ -1,0 +1,69 @@
+"""The table of training sessions: a pure projection of what was assigned and how it went."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+import orjson
+
+from ctrainer.agents.records import OutputRecord, Record
+from ctrainer.schemas.envelope import event_type
+from ctrainer.schemas.topics import TRAINING_ASSIGNMENTS, TRAINING_PROGRESS
+from ctrainer.schemas.training import FINAL_STATES, Desired, SessionAdvanced, TrainingAssignment
+
+_ADVANCED = event_type(SessionAdvanced)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One session: what is desired of it, and the newest word about it."""
+
+    assignment: TrainingAssignment | None = None
+    newest: SessionAdvanced | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.newest is not None and self.newest.state in FINAL_STATES
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it takes one of the places of active sessions."""
+        return self.assignment is not None and not self.is_final
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a trainer shall train it."""
+        return self.is_active and self.assignment is not None and self.assignment.desired is Desired.TRAINED
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """All sessions by id, in the order in which they were first heard of."""
+
+    by_id: Mapping[str, Session] = field(default_factory=lambda: MappingProxyType({}))
+
+    def after(self, record: Record | OutputRecord) -> "Sessions":
+        """Return the table after one more record of `training.assignments` or `training.progress`."""
+        envelope = orjson.loads(record.value or b"{}")
+        if record.topic == TRAINING_ASSIGNMENTS:
+            assignment = TrainingAssignment.model_validate(envelope["data"])
+            return self._with(assignment.session_id, assignment=assignment)
+        if record.topic == TRAINING_PROGRESS and envelope["type"] == _ADVANCED:
+            advanced = SessionAdvanced.model_validate(envelope["data"])
+            return self._advanced(advanced)
+        return self
+
+    def active(self) -> tuple[str, ...]:
+        """Return the ids of the active sessions."""
+        return tuple(name for name, session in self.by_id.items() if session.is_active)
+
+    def _advanced(self, advanced: SessionAdvanced) -> "Sessions":
+        """Take in the newest word; a final state is never left again."""
+        known = self.by_id.get(advanced.session_id, Session())
+        return self if known.is_final else self._with(advanced.session_id, newest=advanced)
+
+    def _with(self, session_id: str, **changes: TrainingAssignment | SessionAdvanced) -> "Sessions":
+        known = self.by_id.get(session_id, Session())
+        changed = replace(known, **changes)  # type: ignore[arg-type] # names and types are those of Session
+        return Sessions(MappingProxyType({**self.by_id, session_id: changed}))

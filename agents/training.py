@@ -1,0 +1,221 @@
+"""The training desk: turns a valid request into an assignment, and any other into a refusal that says what would do.
+
+`training.requests` has one partition, so there is one owner and the cap on active sessions is exact. The desk keeps
+nothing: what is assigned and how it went is read from the topics for each command.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ctrainer.agents.commands import Command, CommandDesk, Refusal, session_id_of
+from ctrainer.agents.dead_letter import dead_letter
+from ctrainer.agents.events import event_record, read_event
+from ctrainer.agents.records import OutputRecord, Record, RecordBatch
+from ctrainer.agents.sessions import Sessions
+from ctrainer.agents.world import Topics
+from ctrainer.schemas.datasets import DatasetSealed
+from ctrainer.schemas.errors import ContractError
+from ctrainer.schemas.message import Message
+from ctrainer.schemas.privacy import Adjacency, Mechanism, PrivacyUnit
+from ctrainer.schemas.topics import DATASETS_SEALED, TRAINING_ASSIGNMENTS, TRAINING_PROGRESS
+from ctrainer.schemas.training import (
+    MAX_ACTIVE_SESSIONS,
+    CancelTraining,
+    Desired,
+    SealDataset,
+    SessionAdvanced,
+    SessionState,
+    TrainAdapter,
+    TrainingAssignment,
+)
+from ctrainer.trainer.plan import Fault, PrivacyPlan
+
+STAGE = "training"
+
+
+class MakePlan(Protocol):
+    """Calibrates a privacy plan; see `ctrainer.trainer.plan.make_plan`."""
+
+    def __call__(
+        self,
+        *,
+        epsilon: float,
+        delta: float,
+        records: int,
+        expected_batch_size: float,
+        steps: int,
+        clip_norm: float,
+    ) -> PrivacyPlan | tuple[Fault, ...]:
+        """Return the plan, or every fault of the request."""
+        ...
+
+
+class TrainingDesk:
+    """The handler of `training.requests` for TrainAdapter and CancelTraining; SealDataset is curation's."""
+
+    def __init__(
+        self,
+        *,
+        desk: CommandDesk,
+        topics: Topics,
+        make_plan: MakePlan,
+        knows_model: Callable[[str], bool],
+        unsafe_allow_seeded_noise: bool = False,
+    ) -> None:
+        self._desk = desk
+        self._topics = topics
+        self._make_plan = make_plan
+        self._knows_model = knows_model
+        self._unsafe_allow_seeded_noise = unsafe_allow_seeded_noise
+
+    async def __call__(self, batch: RecordBatch) -> Sequence[OutputRecord]:
+        """Answer every command; each finds what the ones before it in the batch brought about."""
+        outputs: list[OutputRecord] = []
+        for record in batch.records:
+            outputs.extend(await self._answer(record, outputs))
+        return outputs
+
+    async def _answer(self, record: Record, earlier: Sequence[OutputRecord]) -> Sequence[OutputRecord]:
+        try:
+            command = self._desk.read(record)
+        except ContractError as error:
+            return [dead_letter(record, stage=STAGE, reason=error.reason, message=str(error))]
+        if isinstance(command, SealDataset):
+            return []
+        refusal = self._desk.objection(record, command)
+        if refusal is not None:
+            return [self._desk.refused(record, command, refusal)]
+        sessions = await self._sessions(earlier)
+        if isinstance(command, CancelTraining):
+            return self._cancel(record, command, sessions)
+        return await self._train(record, command, sessions)
+
+    async def _sessions(self, earlier: Sequence[OutputRecord]) -> Sessions:
+        sessions = Sessions()
+        for topic in (TRAINING_ASSIGNMENTS, TRAINING_PROGRESS):
+            async for record in self._topics.read_topic(topic):
+                sessions = sessions.after(record)
+        for output in earlier:
+            sessions = sessions.after(output)
+        return sessions
+
+    async def _train(self, record: Record, command: TrainAdapter, sessions: Sessions) -> Sequence[OutputRecord]:
+        refusal = self._cannot_start(command, sessions)
+        manifest = None if refusal else await self._manifest(command)
+        if refusal is None and manifest is None:
+            refusal = _unknown_dataset(command)
+        plan = None if manifest is None else await self._plan(command, manifest)
+        if isinstance(plan, Refusal):
+            refusal = plan
+        if refusal is not None or not isinstance(plan, PrivacyPlan):
+            return [self._desk.refused(record, command, refusal or _unknown_dataset(command))]
+        return self._assigned(record, command, plan)
+
+    def _cannot_start(self, command: TrainAdapter, sessions: Sessions) -> Refusal | None:
+        """Return why no session of this command may start now, whatever its dataset and plan."""
+        if session_id_of(command) in sessions.by_id:
+            message = "this request id has a session already; a new session needs a new request id"
+            return Refusal(reason="duplicate-request", message=message, acceptable="a new request id")
+        active = len(sessions.active())
+        if active >= MAX_ACTIVE_SESSIONS:
+            message = f"{active} sessions are active, at most {MAX_ACTIVE_SESSIONS} may be"
+            acceptable = "the same command once a session has ended or was cancelled"
+            return Refusal(reason="too-many-sessions", message=message, acceptable=acceptable)
+        if not self._knows_model(command.base_model):
+            message = f"base model {command.base_model!r} is neither packaged, nor a folder, nor a hub name"
+            return Refusal(
+                reason="unknown-model", message=message, acceptable="SmolLM2-135M-Instruct, or a model's path"
+            )
+        return self._unsupported(command)
+
+    def _unsupported(self, command: TrainAdapter) -> Refusal | None:
+        privacy = command.privacy
+        if (privacy.unit, privacy.adjacency) != (PrivacyUnit.RECORD, Adjacency.ADD_REMOVE):
+            message = f"privacy: got unit {privacy.unit} and adjacency {privacy.adjacency}"
+            return Refusal(
+                reason="unsupported-privacy", message=message, acceptable="unit record, adjacency add-remove"
+            )
+        if privacy.unsafe_seed is not None and not self._unsafe_allow_seeded_noise:
+            message = "unsafe_seed makes the noise predictable, and this deployment does not allow it"
+            return Refusal(reason="unsafe-seed", message=message, acceptable="a request without unsafe_seed")
+        return None
+
+    async def _manifest(self, command: TrainAdapter) -> DatasetSealed | None:
+        wanted = None
+        async for record in self._topics.read_topic(DATASETS_SEALED):
+            manifest = read_event(record.value, DatasetSealed)
+            if (manifest.tenant, manifest.dataset_id) == (command.tenant, command.dataset_id):
+                wanted = manifest
+        return wanted
+
+    async def _plan(self, command: TrainAdapter, manifest: DatasetSealed) -> PrivacyPlan | Refusal:
+        # Calibration takes seconds: never on the event loop.
+        plan = await asyncio.to_thread(
+            self._make_plan,
+            epsilon=command.privacy.epsilon,
+            delta=command.privacy.delta,
+            records=manifest.counts.train,
+            expected_batch_size=command.optimizer.expected_batch_size,
+            steps=command.optimizer.steps,
+            clip_norm=command.privacy.clip_norm,
+        )
+        if isinstance(plan, PrivacyPlan):
+            return plan
+        return Refusal(
+            reason=plan[0].reason,
+            message="; ".join(fault.message for fault in plan),
+            acceptable="; ".join(fault.acceptable for fault in plan),
+        )
+
+    def _assigned(self, record: Record, command: TrainAdapter, plan: PrivacyPlan) -> Sequence[OutputRecord]:
+        assignment = TrainingAssignment(
+            session_id=str(session_id_of(command)),
+            tenant=command.tenant,
+            desired=Desired.TRAINED,
+            request=command,
+            scope=f"{command.tenant}/{command.privacy.population}",
+            mechanism=Mechanism(
+                sampling_rate=plan.sampling_rate,
+                noise_multiplier=plan.noise_multiplier,
+                clip_norm=plan.clip_norm,
+                expected_batch_size=plan.expected_batch_size,
+                unit=command.privacy.unit,
+                adjacency=command.privacy.adjacency,
+                unsafe_seeded_noise=command.privacy.unsafe_seed is not None,
+            ),
+            steps=plan.steps,
+            epsilon_planned=plan.epsilon_planned,
+        )
+        advanced = SessionAdvanced(
+            session_id=assignment.session_id,
+            tenant=command.tenant,
+            state=SessionState.ASSIGNED,
+            step=0,
+            steps=plan.steps,
+        )
+        return [
+            self._event(TRAINING_ASSIGNMENTS, assignment.session_id, assignment, record),
+            self._event(TRAINING_PROGRESS, assignment.session_id, advanced, record),
+        ]
+
+    def _cancel(self, record: Record, command: CancelTraining, sessions: Sessions) -> Sequence[OutputRecord]:
+        session = sessions.by_id.get(command.session_id)
+        assignment = session.assignment if session else None
+        if assignment is None or assignment.tenant != command.tenant or not session or session.is_final:
+            message = f"tenant {command.tenant!r} has no active session {command.session_id!r}"
+            active = ", ".join(sessions.active()) or "none is active"
+            refusal = Refusal(reason="unknown-session", message=message, acceptable=f"an active session: {active}")
+            return [self._desk.refused(record, command, refusal)]
+        cancelled = assignment.model_copy(update={"desired": Desired.CANCELLED})
+        return [self._event(TRAINING_ASSIGNMENTS, command.session_id, cancelled, record)]
+
+    def _event(self, topic: str, key: str, data: Message, cause: Record) -> OutputRecord:
+        return event_record(topic=topic, key=key, data=data, cause=cause, constitution=self._desk.constitution)
+
+
+def _unknown_dataset(command: Command) -> Refusal:
+    message = f"tenant {command.tenant!r} has no sealed dataset of this id"
+    return Refusal(
+        reason="unknown-dataset", message=message, acceptable="the dataset_id of an event on datasets.sealed"
+    )

@@ -1,0 +1,47 @@
+"""The constitution of this deployment, checked against what the settings say it must be."""
+
+from ctrainer.agents.compliance.loading import default_constitution, load_constitution
+from ctrainer.schemas.constitution import Constitution
+from ctrainer.schemas.constitution_reference import ConstitutionReference
+from ctrainer.schemas.errors import ConstitutionalTrainerError
+from ctrainer.streams.settings import Settings, SettingsError
+
+
+class WrongConstitutionError(ConstitutionalTrainerError):
+    """The document is not the one that the settings name."""
+
+
+def read_constitution(settings: Settings) -> Constitution:
+    """Return the constitution the settings name; none named is the packaged one.
+
+    Raises:
+        ConstitutionError: the document has faults.
+        WrongConstitutionError: its digest or governance hash is not the configured one.
+    """
+    constitution = _read(settings)
+    reference = constitution.reference()
+    if settings.constitution_digest not in {None, reference.digest}:
+        raise WrongConstitutionError(
+            f"CTRAINER_CONSTITUTION_DIGEST: got {settings.constitution_digest}, the document has {reference.digest}; "
+            "configure the digest of the document that was approved"
+        )
+    if reference.hash != settings.governance_hash:
+        raise WrongConstitutionError(
+            f"governance hash: the document names {reference.hash}, the settings {settings.governance_hash}"
+        )
+    return constitution
+
+
+def constitution_reference(settings: Settings) -> ConstitutionReference:
+    """Return hash and digest of the constitution the settings name."""
+    return read_constitution(settings).reference()
+
+
+def _read(settings: Settings) -> Constitution:
+    if settings.constitution is None:
+        return default_constitution()
+    try:
+        text = settings.constitution.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"CTRAINER_CONSTITUTION: {settings.constitution}: {error}") from error
+    return load_constitution(text, governance_hash=settings.governance_hash)
