@@ -101,13 +101,14 @@ class Turns:
         role = ROLES[message.role]
         if message.role != role:
             self._note("role-renamed", f"{path}.role")
-        calls = [self._call(call, f"{path}.tool_calls.{index}") for index, call in enumerate(message.tool_calls or ())]
+        calls = [
+            self._opened_call(call, f"{path}.tool_calls.{index}") for index, call in enumerate(message.tool_calls or ())
+        ]
         if calls and role != "assistant":
             raise ContractError("broken-tool-link", f"{path}.tool_calls: only an assistant can call tools")
         turn = _Turn(role, self._content(message, path), calls, self._name(message, role, path))
         if role == "tool":
             turn.answers = self._answered_call(message.tool_call_id, path)
-        self._open.extend(calls)
         self._turns.append(turn)
 
     def _content(self, message: LoggedMessage, path: str) -> str:
@@ -127,13 +128,15 @@ class Turns:
             return None
         return message.name
 
-    def _call(self, call: LoggedToolCall, path: str) -> _Call:
+    def _opened_call(self, call: LoggedToolCall, path: str) -> _Call:
         if call.id and any(other.id == call.id for other in self._open):
             raise ContractError("broken-tool-link", f"{path}.id: an open call has the same id")
         if call.type is None:
             self._note("tool-call-type-assigned", f"{path}.type")
         arguments = self._arguments(call.function.arguments, f"{path}.function.arguments")
-        return _Call(call.id or None, call.function.name, arguments, path)
+        opened = _Call(call.id or None, call.function.name, arguments, path)
+        self._open.append(opened)
+        return opened
 
     def _arguments(self, arguments: str | dict[str, object] | None, path: str) -> str:
         if isinstance(arguments, dict):

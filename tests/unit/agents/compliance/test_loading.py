@@ -1,0 +1,78 @@
+import pytest
+import yaml
+
+from ctrainer.agents.compliance.loading import ConstitutionError, default_constitution, load_constitution
+
+
+def document(*principles: dict[str, object], **changes: object) -> str:
+    rule = {"id": "r", "label": "R", "pattern": "abc"}
+    one = {"id": "p", "statement": "s", "severity": "low", "action": "reject", "rules": [rule]}
+    whole = {
+        "id": "c",
+        "version": "1",
+        "governance_hash": "cdd01ef066bc6cf2",
+        "languages": ["en"],
+        "principles": list(principles) or [one],
+    }
+    return yaml.safe_dump(whole | changes)
+
+
+def principle(**changes: object) -> dict[str, object]:
+    rule = {"id": "r", "label": "R", "pattern": "abc"}
+    return {"id": "p", "statement": "s", "severity": "low", "action": "reject", "rules": [rule]} | changes
+
+
+def faults_of(text: str) -> str:
+    with pytest.raises(ConstitutionError) as refused:
+        load_constitution(text)
+    return "\n".join(refused.value.faults)
+
+
+def test_the_default_constitution_loads_with_the_declared_hash() -> None:
+    constitution = default_constitution()
+    assert constitution.governance_hash == "cdd01ef066bc6cf2"
+    assert {"privacy-contact", "secrets", "weapons", "prompt-injection"} <= {one.id for one in constitution.principles}
+    assert sum(len(one.rules) for one in constitution.principles) >= 60
+
+
+def test_the_digest_follows_the_content_and_not_the_notation() -> None:
+    loaded = load_constitution(document())
+    assert loaded.digest == load_constitution("# a comment\n" + document()).digest
+    assert loaded.digest != load_constitution(document(version="2")).digest
+
+
+def test_all_faults_are_told_at_once() -> None:
+    rules = [
+        {"id": "r", "label": "R", "pattern": "(?=look)ahead"},
+        {"id": "r", "label": "R", "pattern": "fine", "validator": "astrology"},
+    ]
+    faults = faults_of(
+        document(
+            principle(rules=rules),
+            principle(action="revise"),
+            principle(id="empty", rules=[]),
+            principle(id="odd", severity="purple"),
+            governance_hash="0000",
+        )
+    )
+    for expected in (
+        "governance_hash: got '0000'",
+        "principle p: is there 2 times",
+        "rule r: is there 3 times",
+        "rule r: the pattern does not compile",
+        "unknown validator 'astrology'",
+        "action revise cannot be enforced",
+        "principle empty: is enforced without rules",
+        "principles.3.severity",
+    ):
+        assert expected in faults
+
+
+def test_an_action_that_cannot_be_carried_out_may_be_observed() -> None:
+    observed = principle(id="later", action="revise", mode="shadow", rules=[])
+    assert len(load_constitution(document(principle(), observed)).principles) == 2
+
+
+@pytest.mark.parametrize("text", ["", "- a", "a: [", "principles: {}", document(principle(mode="off"))])
+def test_what_is_no_constitution_is_refused(text: str) -> None:
+    assert faults_of(text)
