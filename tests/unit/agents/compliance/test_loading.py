@@ -4,22 +4,20 @@ import yaml
 from ctrainer.agents.compliance.loading import ConstitutionError, default_constitution, load_constitution
 
 
-def document(*principles: dict[str, object], **changes: object) -> str:
+def principle(**changes: object) -> dict[str, object]:
     rule = {"id": "r", "label": "R", "pattern": "abc"}
-    one = {"id": "p", "statement": "s", "severity": "low", "action": "reject", "rules": [rule]}
+    return {"id": "p", "statement": "s", "severity": "low", "action": "reject", "rules": [rule]} | changes
+
+
+def document(*principles: dict[str, object], **changes: object) -> str:
     whole = {
         "id": "c",
         "version": "1",
         "governance_hash": "cdd01ef066bc6cf2",
         "languages": ["en"],
-        "principles": list(principles) or [one],
+        "principles": list(principles or (principle(),)),
     }
     return yaml.safe_dump(whole | changes)
-
-
-def principle(**changes: object) -> dict[str, object]:
-    rule = {"id": "r", "label": "R", "pattern": "abc"}
-    return {"id": "p", "statement": "s", "severity": "low", "action": "reject", "rules": [rule]} | changes
 
 
 def faults_of(text: str) -> str:
