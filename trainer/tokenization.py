@@ -1,5 +1,6 @@
 """From a conversation to token ids and labels."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +100,11 @@ def _render(
 def _renderable(message: Mapping[str, Any]) -> dict[str, Any]:
     """Return a turn as any chat template can render it: calls of tools stand in the text where it has none."""
     calls = message.get("tool_calls") or ()
-    spelled = "\n".join(f"<tool_call>{call['function']['name']} {call['function']['arguments']}" for call in calls)
+    spelled = "\n".join(_spelled(call["function"]) for call in calls)
     content = "\n".join(part for part in (message.get("content") or "", spelled) if part)
     return {"role": message["role"], "content": content}
+
+
+def _spelled(function: Mapping[str, Any]) -> str:
+    """Return a call as Hermes-style models write it; `arguments` is JSON text already."""
+    return f'<tool_call>{{"name": {json.dumps(function["name"])}, "arguments": {function["arguments"]}}}</tool_call>'
