@@ -5,7 +5,7 @@ The same function runs when a dataset is sealed and when it is trained on, so th
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ctrainer.schemas.datasets import SelectionRules
@@ -44,8 +44,8 @@ def select(entries: Sequence[Entry], rules: SelectionRules) -> Selection:
     """
     unique = _first_of_each(entries)
     capped = _within_user_cap(entries, unique, rules.max_records_per_user)
-    held_out_groups = _held_out_groups(entries, capped, rules.held_out_share)
     groups = _groups(entries, capped)
+    held_out_groups = _held_out_groups(entries, groups, rules.held_out_share)
     train = tuple(index for index in capped if groups[index] not in held_out_groups)
     held_out = tuple(index for index in capped if groups[index] in held_out_groups)
     return Selection(
@@ -118,15 +118,14 @@ def _names(entry: Entry) -> list[str]:
     return names if entry.user_digest is None else [*names, f"user {entry.user_digest}"]
 
 
-def _held_out_groups(entries: Sequence[Entry], indices: Sequence[int], share: float) -> set[str]:
+def _held_out_groups(entries: Sequence[Entry], groups: Mapping[int, str], share: float) -> set[str]:
     """Return the groups to hold out: of each stratum (the group's first tool) the given share, by smallest hash.
 
     With two groups or more, at least one is held out and at least one is kept.
     """
-    groups = _groups(entries, indices)
     stratum_of: dict[str, str] = {}
-    for index in indices:
-        stratum_of.setdefault(groups[index], entries[index].first_tool or "")
+    for index, group in groups.items():
+        stratum_of.setdefault(group, entries[index].first_tool or "")
     strata: dict[str, list[str]] = defaultdict(list)
     for group in sorted(stratum_of, key=_hash):
         strata[stratum_of[group]].append(group)

@@ -6,6 +6,7 @@ DP-SGD as in Abadi et al. 2016 (arXiv 1607.00133), for LoRA weights only.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -152,8 +153,8 @@ class _Session:
         """Return the sum over the members of their clipped gradients: zeros, and no forward pass, for no members."""
         sums = [torch.zeros_like(weight, dtype=torch.float32) for weight in self.progress.weights.values()]
         by_length = sorted(members, key=lambda index: len(self.examples[index].token_ids))
-        for start in range(0, len(by_length), self.micro_batch):
-            rows = [self.examples[index] for index in by_length[start : start + self.micro_batch]]
+        for part in _even_parts(by_length, self.micro_batch):
+            rows = [self.examples[index] for index in part]
             batch = collate(rows, pad_token_id=self.pad_token_id).to(self.model.device)
             torch.autograd.backward(sample_losses(self.model, batch).sum())
             for total, clipped in zip(sums, self.gradients.clipped_sum(self.plan.clip_norm), strict=True):
@@ -180,3 +181,10 @@ class _Session:
         if not all(bool(draw.any()) for draw in noise):
             raise NotTrainingError("a weight got no noise in the first step, expected noise on every weight")
         self.proven = True
+
+
+def _even_parts(members: Sequence[int], most: int) -> list[Sequence[int]]:
+    """Split members into the fewest parts of at most `most`, about equally large: small ones waste time."""
+    count = -(-len(members) // most)
+    bounds = [len(members) * part // max(count, 1) for part in range(count + 1)]
+    return [members[first:end] for first, end in pairwise(bounds)]

@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from ctrainer.schemas.training import LoraSettings
@@ -11,7 +13,7 @@ from ctrainer.trainer.adapter import add_adapter
 from ctrainer.trainer.checkpoint import Checkpoint, Checkpoints
 from ctrainer.trainer.errors import NotTrainingError
 from ctrainer.trainer.ledger import Granted, Refused
-from ctrainer.trainer.loop import TrainingEnd, TrainingOutcome, train
+from ctrainer.trainer.loop import TrainingEnd, TrainingOutcome, _even_parts, train
 from ctrainer.trainer.models import load_model
 from ctrainer.trainer.plan import PrivacyPlan
 from ctrainer.trainer.randomness import Randomness
@@ -173,3 +175,13 @@ def test_the_key_of_a_secure_stream_is_never_saved(session: Session) -> None:
     files = session.checkpoints.read(4).files
     assert all(session.randomness.key not in content for content in files.values())
     assert b'"unsafe_position": null' in files["position.json"]
+
+
+@given(count=st.integers(0, 50), most=st.integers(1, 9))
+def test_a_batch_is_split_into_the_fewest_even_parts(count: int, most: int) -> None:
+    parts = _even_parts(range(count), most)
+    sizes = [len(part) for part in parts]
+    assert [member for part in parts for member in part] == list(range(count))
+    assert len(parts) == -(-count // most)
+    assert all(1 <= size <= most for size in sizes)
+    assert not sizes or max(sizes) - min(sizes) <= 1
