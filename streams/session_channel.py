@@ -1,0 +1,248 @@
+"""The one line between a training session and Kafka.
+
+Its producer's `transactional.id` names the session, so a second process of the same session fences the first: a zombie
+is stopped at its next reservation, before any noise is drawn.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import uuid4
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import ProducerFenced
+
+from ctrainer.agents.events import event_record, read_event
+from ctrainer.agents.records import OutputRecord, Record
+from ctrainer.schemas.adapters import AdapterPublished
+from ctrainer.schemas.constitution_reference import ConstitutionReference
+from ctrainer.schemas.envelope import binary_headers
+from ctrainer.schemas.message import Message
+from ctrainer.schemas.privacy import (
+    Accountant,
+    BudgetGranted,
+    BudgetRefused,
+    LedgerRecord,
+    PrivacyGuarantee,
+    ReserveBudget,
+    SettleBudget,
+)
+from ctrainer.schemas.topics import (
+    ADAPTERS_PUBLISHED,
+    PRIVACY_LEDGER,
+    PRIVACY_REQUESTS,
+    TRAINING_PROGRESS,
+)
+from ctrainer.schemas.training import SessionAdvanced, SessionState, TrainingAssignment
+from ctrainer.streams.event_watch import EventWatch, NoAnswerError, watch
+from ctrainer.streams.kafka_security import client_security
+from ctrainer.streams.location import Location
+from ctrainer.streams.partitioning import partition_for
+from ctrainer.streams.settings import Settings
+from ctrainer.streams.topic_reader import TopicReader
+
+_TRANSACTION_TIMEOUT_MS = 10_000
+_PATIENCE_SECONDS = 15.0
+_LOG = logging.getLogger(__name__)
+
+
+class SessionFencedError(Exception):
+    """Another process has taken this session over; this one must end and touch nothing more."""
+
+
+@dataclass(slots=True, kw_only=True)
+class SessionChannel:
+    """Speaks for one session. Every message is its own transaction of the session's fencing producer."""
+
+    assignment: TrainingAssignment
+    constitution: ConstitutionReference
+    reader: TopicReader
+    producer: AIOKafkaProducer
+    spent: PrivacyGuarantee | None = None
+    granted: BudgetGranted | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        settings: Settings,
+        location: Location,
+        assignment: TrainingAssignment,
+        constitution: ConstitutionReference,
+    ) -> "SessionChannel":
+        """Fence every former process of the session, and learn what its scope has spent so far."""
+        security = client_security(settings)
+        producer = AIOKafkaProducer(
+            bootstrap_servers=location.bootstrap_servers,
+            transactional_id=f"{settings.application}-session-{assignment.session_id}",
+            transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
+            **security,
+        )
+        await producer.start()
+        reader = TopicReader(bootstrap_servers=location.bootstrap_servers, security=security)
+        channel = cls(assignment=assignment, constitution=constitution, reader=reader, producer=producer)
+        await channel._learn_spend()
+        return channel
+
+    async def close(self) -> None:
+        """Close the producer."""
+        await self.producer.stop()
+
+    async def advanced(
+        self, state: SessionState, step: int, *, reason: str | None = None, message: str | None = None
+    ) -> None:
+        """Publish that the session reached a state or a step, and settle the block that led there."""
+        outputs = [self._advanced(state, step, reason, message)]
+        if self.granted is not None:
+            outputs.append(self._settlement(self.granted, step))
+            self.granted = None
+        await self._publish(outputs)
+
+    async def published(self, adapter: AdapterPublished, step: int) -> None:
+        """Publish the adapter and the session's completion together."""
+        key = f"{adapter.tenant}/{adapter.adapter_id}"
+        await self._publish(
+            [
+                self._event(ADAPTERS_PUBLISHED, key, adapter, "published", step),
+                self._advanced(SessionState.COMPLETED, step, None, None),
+            ]
+        )
+
+    async def reserve(self, first_step: int, steps: int) -> BudgetGranted | BudgetRefused:
+        """Ask the ledger for a block and wait for its entry, as long as it takes.
+
+        A reservation has a fresh id: a block that a crash interrupted is charged again, never run on an old grant.
+        """
+        request = self._reservation(first_step, steps)
+        async with watch(self.reader, [PRIVACY_LEDGER]) as ledger:
+            await self._publish([self._request(request)])
+            answer = None
+            while answer is None:
+                answer = await self._answer(ledger, request.reservation_id)
+        if isinstance(answer, BudgetGranted):
+            self.granted = answer
+            self.spent = self._guarantee(answer.epsilon)
+        return answer
+
+    async def _answer(self, ledger: EventWatch, reservation_id: str) -> BudgetGranted | BudgetRefused | None:
+        """Wait a while for the ledger; None means: not yet."""
+        try:
+            answer: BudgetGranted | BudgetRefused = await ledger.first(
+                lambda record: answer_to(reservation_id, record),
+                within_seconds=_PATIENCE_SECONDS,
+                what="entry in the privacy ledger",
+            )
+        except NoAnswerError:
+            _LOG.warning("session %s waits for the privacy ledger", self.assignment.session_id)
+            return None
+        return answer
+
+    async def _learn_spend(self) -> None:
+        ends = await self.reader.end_offsets(PRIVACY_LEDGER)
+        partition = partition_for(self.assignment.scope.encode(), len(ends), 0)
+        async for record in self.reader.read_topic(PRIVACY_LEDGER, partition):
+            entry = read_event(record.value, LedgerRecord)
+            if entry.scope == self.assignment.scope and isinstance(entry.entry, BudgetGranted):
+                self.spent = self._guarantee(entry.entry.epsilon)
+
+    async def _publish(self, outputs: Sequence[OutputRecord]) -> None:
+        try:
+            async with self.producer.transaction():
+                sent = [
+                    await self.producer.send(
+                        output.topic,
+                        key=output.key,
+                        value=output.value,
+                        headers=list(output.headers),
+                        timestamp_ms=output.timestamp,
+                    )
+                    for output in outputs
+                ]
+                await asyncio.gather(*sent)
+        except ProducerFenced as error:
+            raise SessionFencedError(self.assignment.session_id) from error
+
+    def _reservation(self, first_step: int, steps: int) -> ReserveBudget:
+        assignment = self.assignment
+        return ReserveBudget(
+            reservation_id=str(uuid4()),
+            scope=assignment.scope,
+            tenant=assignment.tenant,
+            session_id=assignment.session_id,
+            first_step=first_step,
+            steps=steps,
+            mechanism=assignment.mechanism,
+            epsilon_ceiling=assignment.request.privacy.epsilon,
+            delta=assignment.request.privacy.delta,
+        )
+
+    def _settlement(self, granted: BudgetGranted, step: int) -> OutputRecord:
+        request = granted.request
+        return self._request(
+            SettleBudget(
+                reservation_id=request.reservation_id,
+                scope=request.scope,
+                tenant=request.tenant,
+                session_id=request.session_id,
+                steps_used=step - request.first_step,
+            )
+        )
+
+    def _request(self, request: ReserveBudget | SettleBudget) -> OutputRecord:
+        attributes = {
+            "id": request.reservation_id,
+            "type": request.kind,
+            "source": f"/sessions/{request.session_id}",
+            "constitutionhash": self.constitution.hash,
+            "constitutiondigest": self.constitution.digest,
+        }
+        return OutputRecord(
+            topic=PRIVACY_REQUESTS,
+            key=request.scope.encode(),
+            value=request.to_json(),
+            timestamp=_now(),
+            headers=binary_headers(attributes),
+        )
+
+    def _advanced(self, state: SessionState, step: int, reason: str | None, message: str | None) -> OutputRecord:
+        data = SessionAdvanced(
+            session_id=self.assignment.session_id,
+            tenant=self.assignment.tenant,
+            state=state,
+            step=step,
+            steps=self.assignment.steps,
+            spent=self.spent,
+            reason=reason,
+            message=message,
+        )
+        return self._event(TRAINING_PROGRESS, data.session_id, data, state.value, step)
+
+    def _event(self, topic: str, key: str, data: Message, moment: str, step: int) -> OutputRecord:
+        """Return an event that names its session, moment and step as its source: the same id if it is said again."""
+        place = f"sessions/{self.assignment.session_id}/{moment}"
+        cause = Record(topic=place, partition=0, offset=step, timestamp=_now(), key=None, value=None)
+        return event_record(topic=topic, key=key, data=data, cause=cause, constitution=self.constitution)
+
+    def _guarantee(self, epsilon: float) -> PrivacyGuarantee:
+        mechanism = self.assignment.mechanism
+        return PrivacyGuarantee(
+            epsilon=epsilon,
+            delta=self.assignment.request.privacy.delta,
+            unit=mechanism.unit,
+            adjacency=mechanism.adjacency,
+            accountant=Accountant.RDP,
+            unsafe_seeded_noise=mechanism.unsafe_seeded_noise,
+        )
+
+
+def answer_to(reservation_id: str, record: Record) -> BudgetGranted | BudgetRefused | None:
+    """Return the ledger's answer to a reservation, or None where the record is about another one."""
+    entry = read_event(record.value, LedgerRecord).entry
+    if isinstance(entry, BudgetGranted | BudgetRefused) and entry.request.reservation_id == reservation_id:
+        return entry
+    return None
+
+
+def _now() -> int:
+    return int(time.time() * 1_000)

@@ -1,0 +1,219 @@
+"""The composition root of `ctrainer trainer`: keeps one supervised process for each session that is its to train."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from mode import Service
+
+from ctrainer.agents.records import Record
+from ctrainer.agents.sessions import Sessions
+from ctrainer.schemas.topics import TRAINING_ASSIGNMENTS, TRAINING_PROGRESS
+from ctrainer.schemas.training import SessionState, TrainingAssignment
+from ctrainer.streams.active_constitution import constitution_reference
+from ctrainer.streams.kafka_security import client_security
+from ctrainer.streams.location import Location, locate
+from ctrainer.streams.logs import configure_logs
+from ctrainer.streams.partitioning import partition_for
+from ctrainer.streams.session_channel import SessionChannel
+from ctrainer.streams.settings import Settings
+from ctrainer.streams.topic_follower import TopicFollower
+from ctrainer.streams.training_plan import Attempts, next_moves
+
+GROUP = "trainer"
+_TICK_SECONDS = 0.5
+_STOP_SECONDS = 120.0
+_LOG = logging.getLogger(__name__)
+
+
+def run_trainer(settings: Settings, *, parallel_sessions: int) -> None:
+    """Run a trainer in this process until SIGTERM; sessions checkpoint and go on elsewhere or later."""
+    configure_logs()
+    asyncio.run(serve(settings, parallel_sessions=parallel_sessions))
+
+
+async def serve(settings: Settings, *, parallel_sessions: int) -> None:
+    """Run a trainer until this process is asked to end."""
+    asked = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, asked.set)
+    async with TrainingConsumer(settings, locate(settings), parallel_sessions=parallel_sessions):
+        _LOG.info("trainer is up")
+        await asked.wait()
+
+
+@dataclass(slots=True, eq=False)
+class SessionChild:
+    """The process of one session."""
+
+    assignment: TrainingAssignment
+    process: asyncio.subprocess.Process
+    stopping: bool = False
+
+    async def stop(self) -> None:
+        """Let it checkpoint and end; end it hard if it takes too long."""
+        self.stopping = True
+        with suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(self.process.wait(), _STOP_SECONDS)
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
+
+
+@dataclass(slots=True)
+class Picture:
+    """What the trainer knows of all sessions."""
+
+    sessions: Sessions = field(default_factory=Sessions)
+
+    def apply(self, record: Record) -> None:
+        """Take in one record of the session topics."""
+        self.sessions = self.sessions.after(record)
+
+
+class TrainingConsumer(Service):
+    """A member of the group of trainers: the partitions of `training.assignments` say whose session is whose."""
+
+    def __init__(self, settings: Settings, location: Location, *, parallel_sessions: int) -> None:
+        super().__init__()
+        self._settings = settings
+        self._location = location
+        self._parallel_sessions = parallel_sessions
+        self._security = client_security(settings)
+        self._constitution = constitution_reference(settings)
+        self._picture = Picture()
+        self._owned: frozenset[int] = frozenset()
+        self._partitions = 1
+        self._processes: dict[str, SessionChild] = {}
+        self._attempts = Attempts()
+        self._follower = TopicFollower(
+            bootstrap_servers=location.bootstrap_servers,
+            security=self._security,
+            topics=[TRAINING_ASSIGNMENTS, TRAINING_PROGRESS],
+            apply=self._picture.apply,
+        )
+        self.add_dependency(self._follower)
+
+    @Service.task
+    async def _membership(self) -> None:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._location.bootstrap_servers,
+            group_id=self._settings.group(GROUP),
+            enable_auto_commit=False,
+            auto_offset_reset="latest",
+            session_timeout_ms=self._settings.session_timeout_ms,
+            **self._security,
+        )
+        await consumer.start()
+        try:
+            consumer.subscribe([TRAINING_ASSIGNMENTS], listener=_Ownership(self))
+            await self._follower.caught_up.wait()
+            while not self.should_stop:
+                # What is fetched is only a sign of life towards the group; the follower reads the topic.
+                await consumer.getmany(timeout_ms=int(_TICK_SECONDS * 1_000))
+                self._partitions = len(consumer.partitions_for_topic(TRAINING_ASSIGNMENTS) or {0})
+                await self._reconcile()
+        finally:
+            await self._stop_all()
+            await consumer.stop()
+
+    async def own(self, partitions: frozenset[int]) -> None:
+        """Own other partitions than before; sessions of lost ones checkpoint and end first."""
+        self._owned = partitions
+        lost = [name for name in self._processes if not self._is_ours(name)]
+        await asyncio.gather(*(self._processes[name].stop() for name in lost))
+        for name in lost:
+            del self._processes[name]
+
+    async def _reconcile(self) -> None:
+        """Bring running processes and desired sessions together."""
+        await self._bury()
+        ours = {name: session for name, session in self._picture.sessions.by_id.items() if self._is_ours(name)}
+        moves = next_moves(ours, running=frozenset(self._processes), places=self._parallel_sessions)
+        for name in moves.stop:
+            await self._processes.pop(name).stop()
+        for assignment in moves.cancel:
+            await self._say(assignment, SessionState.CANCELLED, "cancelled", "a command asked for it")
+        for assignment in moves.start:
+            await self._start_or_give_up(assignment)
+
+    async def _bury(self) -> None:
+        """Forget the processes that have ended; one that crashed counts as an attempt."""
+        for name, child in list(self._processes.items()):
+            if child.process.returncode is not None:
+                _LOG.info("session %s: its process ended with status %d", name, child.process.returncode)
+                self._attempts.ended(name, child.process.returncode)
+                del self._processes[name]
+
+    async def _start_or_give_up(self, assignment: TrainingAssignment) -> None:
+        name = assignment.session_id
+        if self._attempts.exhausted(name, self._step_of(name)):
+            message = f"its process crashed {self._attempts.most} times at one step; see the trainer's log"
+            await self._say(assignment, SessionState.FAILED, "crashed", message)
+        elif self._attempts.may_start(name, asyncio.get_running_loop().time()):
+            self._processes[name] = SessionChild(assignment, await self._spawn(assignment))
+
+    async def _spawn(self, assignment: TrainingAssignment) -> asyncio.subprocess.Process:
+        _LOG.info("session %s: starting its process", assignment.session_id)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "ctrainer.streams.training_session",
+            env=self._child_environment(),
+            stdin=asyncio.subprocess.PIPE,
+        )
+        if process.stdin is not None:
+            process.stdin.write(assignment.to_json() + b"\n")
+            await process.stdin.drain()
+        return process
+
+    def _child_environment(self) -> Mapping[str, str]:
+        located = {
+            "kafka_bootstrap_servers": self._location.bootstrap_servers,
+            "redis_url": self._location.redis_url,
+        }
+        return self._settings.model_copy(update=located).environment()
+
+    async def _say(self, assignment: TrainingAssignment, state: SessionState, reason: str, message: str) -> None:
+        """Say a last word for a session, after fencing whatever process of it may still live."""
+        channel = await SessionChannel.open(self._settings, self._location, assignment, self._constitution)
+        try:
+            await channel.advanced(state, self._step_of(assignment.session_id), reason=reason, message=message)
+        finally:
+            await channel.close()
+        await self._heard(assignment.session_id)
+
+    async def _heard(self, session_id: str) -> None:
+        """Wait until the picture holds the last word, so that it is not said twice."""
+        while not self.should_stop and not self._picture.sessions.by_id[session_id].is_final:
+            await self.sleep(_TICK_SECONDS / 10)
+
+    async def _stop_all(self) -> None:
+        await asyncio.gather(*(child.stop() for child in self._processes.values()))
+
+    def _step_of(self, session_id: str) -> int:
+        newest = self._picture.sessions.by_id[session_id].newest
+        return newest.step if newest else 0
+
+    def _is_ours(self, session_id: str) -> bool:
+        return partition_for(session_id.encode(), self._partitions, 0) in self._owned
+
+
+class _Ownership(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka has no types
+    """Passes the group's decisions on."""
+
+    def __init__(self, trainer: TrainingConsumer) -> None:
+        self._trainer = trainer
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Sessions go on until it is known that they are another trainer's: that one fences them anyway."""
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        await self._trainer.own(frozenset(place.partition for place in assigned))

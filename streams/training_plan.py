@@ -1,0 +1,64 @@
+"""What a trainer does next: pure decisions over the table of sessions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ctrainer.agents.sessions import Session
+from ctrainer.schemas.training import TrainingAssignment
+
+_FIRST_PAUSE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moves:
+    """Which processes to stop, which sessions to call cancelled, and which to start, in this order."""
+
+    stop: tuple[str, ...]
+    cancel: tuple[TrainingAssignment, ...]
+    start: tuple[TrainingAssignment, ...]
+
+
+def next_moves(ours: Mapping[str, Session], *, running: frozenset[str], places: int) -> Moves:
+    """Return the moves that bring `running` processes towards what is desired of our sessions.
+
+    At most `places` run side by side; the others wait in the order in which they were assigned.
+    """
+    wanted = [name for name, session in ours.items() if session.is_wanted]
+    stop = tuple(sorted(running - set(wanted)))
+    free = max(0, places - len(running & set(wanted)))
+    waiting = [name for name in wanted if name not in running][:free]
+    cancelled = [session for session in ours.values() if session.is_active and not session.is_wanted]
+    return Moves(
+        stop=stop,
+        cancel=tuple(session.assignment for session in cancelled if session.assignment),
+        start=tuple(assignment for name in waiting if (assignment := ours[name].assignment)),
+    )
+
+
+@dataclass(slots=True)
+class Attempts:
+    """How often the process of each session crashed without getting any further."""
+
+    most: int = 5
+    _crashes: dict[str, int] = field(default_factory=dict)
+    _steps: dict[str, int] = field(default_factory=dict)
+    _not_before: dict[str, float] = field(default_factory=dict)
+
+    def ended(self, session_id: str, status: int) -> None:
+        """Note that a process ended; status 0 is no crash."""
+        if status != 0:
+            self._crashes[session_id] = self._crashes.get(session_id, 0) + 1
+
+    def exhausted(self, session_id: str, step: int) -> bool:
+        """Return whether a session at `step` has crashed too often; progress since the last crash clears the count."""
+        if step > self._steps.get(session_id, 0):
+            self._steps[session_id] = step
+            self._crashes[session_id] = 0
+        return self._crashes.get(session_id, 0) >= self.most
+
+    def may_start(self, session_id: str, now: float) -> bool:
+        """Return whether the pause after the last start is over; it doubles with each crash."""
+        if now < self._not_before.get(session_id, 0.0):
+            return False
+        self._not_before[session_id] = now + _FIRST_PAUSE_SECONDS * 2 ** self._crashes.get(session_id, 0)
+        return True
