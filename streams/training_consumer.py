@@ -179,7 +179,8 @@ class TrainingConsumer(Service):
             "kafka_bootstrap_servers": self._location.bootstrap_servers,
             "redis_url": self._location.redis_url,
         }
-        return self._settings.model_copy(update=located).environment()
+        # Threads of the numeric library that wait by spinning would starve everything else on a small machine.
+        return self._settings.model_copy(update=located).environment() | {"OMP_WAIT_POLICY": "PASSIVE"}
 
     async def _say(self, assignment: TrainingAssignment, state: SessionState, reason: str, message: str) -> None:
         """Say a last word for a session, after fencing whatever process of it may still live."""
