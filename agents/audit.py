@@ -12,7 +12,7 @@ from ctrainer.agents.events import event_record
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.schemas.audit import ACTIVITY_CREATE, CLASS_API_ACTIVITY, AuditRecorded, AuditSubject
 from ctrainer.schemas.constitution_reference import ConstitutionReference
-from ctrainer.schemas.envelope import header
+from ctrainer.schemas.envelope import header, traceparent_of
 from ctrainer.schemas.identity import content_digest, source_reference
 from ctrainer.schemas.topics import (
     ADAPTERS_PUBLISHED,
@@ -26,6 +26,7 @@ from ctrainer.schemas.topics import (
 
 AUDITED = (COMPLIANCE_EVENTS, PRIVACY_EVENTS, TRAINING_PROGRESS, DATASETS_SEALED, ADAPTERS_PUBLISHED, DEAD_LETTERS)
 UNKNOWN_TENANT = "unknown"
+_LONGEST_TEXT = 512
 _INFORMATIONAL, _MEDIUM, _HIGH = 1, 3, 4
 _SEVERITY = {"BudgetAlerted": _MEDIUM, "BudgetHalted": _HIGH, "BudgetViolated": _HIGH, "CommandRefused": _MEDIUM}
 
@@ -50,7 +51,7 @@ class AuditTrail:
 def audit_of(record: Record) -> AuditRecorded:
     """Return the audit event of one record."""
     envelope = _envelope(record)
-    kind = str(envelope.get("type", "unreadable"))
+    kind = _short(envelope.get("type", "unreadable"))
     name = kind.rsplit(".", 2)[-2] if kind.count(".") > 1 else kind
     source = source_reference(record.topic, record.partition, record.offset)
     return AuditRecorded(
@@ -60,10 +61,10 @@ def audit_of(record: Record) -> AuditRecorded:
         status="unreadable" if kind == "unreadable" else "recorded",
         message=f"{name} on {record.topic}",
         tenant=_tenant(envelope),
-        correlation_uid=header(record.headers, "traceparent") or str(envelope.get("subject", source)),
+        correlation_uid=traceparent_of(record.headers) or _short(envelope.get("subject", source)),
         subject=AuditSubject(
             source=source,
-            event_id=str(envelope.get("id", "")),
+            event_id=_short(envelope.get("id", "")),
             event_type=kind,
             digest=content_digest(record.value or b""),
         ),
@@ -86,4 +87,9 @@ def _envelope(record: Record) -> dict[str, object]:
 def _tenant(envelope: dict[str, object]) -> str:
     data = envelope.get("data")
     tenant = data.get("tenant") if isinstance(data, dict) else None
-    return tenant if isinstance(tenant, str) and tenant else UNKNOWN_TENANT
+    return _short(tenant) if isinstance(tenant, str) and tenant else UNKNOWN_TENANT
+
+
+def _short(value: object) -> str:
+    """Return a text of bounded length: whatever a record holds, its audit event is small."""
+    return str(value)[:_LONGEST_TEXT]

@@ -42,6 +42,11 @@ class CommandDesk:
         require_known_version(record.headers)
         return read_command(record.value)
 
+    @staticmethod
+    def is_unsigned(record: Record) -> bool:
+        """Return whether nobody signed a command: such a one is carried out only where that is allowed."""
+        return header(record.headers, SIGNATURE_HEADER) is None
+
     def objection(self, record: Record, command: Command) -> Refusal | None:
         """Return why this command may not be carried out whatever it asks, or None."""
         return self._wrong_key(record, command) or self._wrong_signature(record, command) or self._foreign(command)

@@ -61,7 +61,7 @@ class CommandedSealing:
             workloads=command.workloads,
             since=command.accepted_since,
             rules=command.rules,
-            because=f"command {command.request_id}",
+            because=f"{'unsafe unsigned ' * self._desk.is_unsigned(record)}command {command.request_id}",
         )
         return [sealed_event(manifest, record, self._desk.constitution)]
 
@@ -138,6 +138,8 @@ class AutomaticSealing:
     async def _sealed_ends(self, partition: int) -> dict[bytes, int]:
         ends: dict[bytes, int] = {}
         async for record in self._topics.read_topic(DATASETS_SEALED):
+            if record.value is None:
+                continue
             manifest = read_event(record.value, DatasetSealed)
             if manifest.sealed_because not in {"count", "age"}:
                 continue

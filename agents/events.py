@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from ctrainer.agents.records import OutputRecord, Record
 from ctrainer.schemas.constitution_reference import ConstitutionReference
-from ctrainer.schemas.envelope import Event, event_type, header, structured_headers, time_of
+from ctrainer.schemas.envelope import Event, event_type, structured_headers, time_of, traceparent_of
 from ctrainer.schemas.identity import event_id, source_reference
 from ctrainer.schemas.message import Message
 
@@ -26,7 +26,7 @@ def event_record(
     """
     kind = type(data)
     source = source_reference(cause.topic, cause.partition, cause.offset)
-    traceparent = header(cause.headers, "traceparent")
+    traceparent = traceparent_of(cause.headers)
     event = Event[kind](  # type: ignore[valid-type] # the type is known only at run time
         id=event_id(source, kind.__name__, constitution.digest),
         source=source,

@@ -23,6 +23,7 @@ from ctrainer.schemas.identity import content_digest
 from ctrainer.schemas.message import Message, describe_faults
 from ctrainer.schemas.privacy import (
     Accountant,
+    Adjacency,
     BudgetAlerted,
     BudgetGranted,
     BudgetHalted,
@@ -34,6 +35,7 @@ from ctrainer.schemas.privacy import (
     LedgerRequest,
     Mechanism,
     PrivacyGuarantee,
+    PrivacyUnit,
     ReserveBudget,
     SettleBudget,
 )
@@ -141,6 +143,8 @@ def fingerprint(request: ReserveBudget) -> str:
 async def _decide(scope: Scope, request: ReserveBudget | SettleBudget) -> tuple[LedgerRecord, Sequence[Message]]:
     if isinstance(request, SettleBudget):
         return _settle(scope, request)
+    if (request.mechanism.unit, request.mechanism.adjacency) != (PrivacyUnit.RECORD, Adjacency.ADD_REMOVE):
+        return _refused(scope, request, _unaccounted(scope, request))
     known = scope.mechanisms.get(request.session_id)
     if known is not None and known != request.mechanism:
         return _mechanism_changed(scope, request)
@@ -165,6 +169,7 @@ def _granted(scope: Scope, request: ReserveBudget, answer: Granted) -> tuple[Led
         rdp=answer.rdp,
         epsilon=answer.epsilon,
         alert=answer.alert,
+        repeated=answer.repeated,
     )
     spent = _guarantee(request, answer.epsilon)
     spend = BudgetSpent(
@@ -209,6 +214,17 @@ def _refused(scope: Scope, request: ReserveBudget, answer: Refused) -> tuple[Led
         acceptable_steps=answer.acceptable_steps,
     )
     return LedgerRecord(scope=request.scope, entry=entry), [halt]
+
+
+def _unaccounted(scope: Scope, request: ReserveBudget) -> Refused:
+    """Refuse a promise whose cost the accountant does not compute: charging it as another one would under-count."""
+    found = f"unit {request.mechanism.unit} and adjacency {request.mechanism.adjacency}"
+    return Refused(
+        reason="unsupported-privacy",
+        message=f"mechanism: got {found}, expected unit record and adjacency add-remove",
+        epsilon=epsilon_of(scope.ledger.rdp, request.delta),
+        acceptable_steps=0,
+    )
 
 
 def _mechanism_changed(scope: Scope, request: ReserveBudget) -> tuple[LedgerRecord, Sequence[Message]]:

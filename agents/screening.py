@@ -11,7 +11,14 @@ from ctrainer.agents.dead_letter import dead_letter
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.schemas.compliance import SampleJudged
 from ctrainer.schemas.constitution_reference import ConstitutionReference
-from ctrainer.schemas.envelope import Event, binary_headers, event_type, header, structured_headers, time_of
+from ctrainer.schemas.envelope import (
+    Event,
+    binary_headers,
+    event_type,
+    structured_headers,
+    time_of,
+    traceparent_of,
+)
 from ctrainer.schemas.errors import ContractError
 from ctrainer.schemas.identity import canonical_bytes, content_digest, event_id, source_reference
 from ctrainer.schemas.samples import AcceptedSample
@@ -91,7 +98,7 @@ def _sample_record(record: Record, sample: AcceptedSample, constitution: Constit
         "constitutionhash": constitution.hash,
         "constitutiondigest": constitution.digest,
     }
-    traceparent = header(record.headers, "traceparent")
+    traceparent = traceparent_of(record.headers)
     trace = (("traceparent", traceparent.encode()),) if traceparent else ()
     return OutputRecord(
         topic=SAMPLES_ACCEPTED,
@@ -104,7 +111,7 @@ def _sample_record(record: Record, sample: AcceptedSample, constitution: Constit
 
 def _event_record(record: Record, judged: SampleJudged, constitution: ConstitutionReference) -> OutputRecord:
     source = source_reference(record.topic, record.partition, record.offset)
-    traceparent = header(record.headers, "traceparent")
+    traceparent = traceparent_of(record.headers)
     event = JudgedEvent(
         id=event_id(source, SampleJudged.__name__, constitution.digest),
         source=source,

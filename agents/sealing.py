@@ -14,13 +14,14 @@ from ctrainer.trainer.errors import DatasetChangedError
 async def read_samples(
     records: AsyncIterator[Record], *, tenant: str, workloads: Sequence[str], since: int | None = None
 ) -> list[tuple[Record, AcceptedSample]]:
-    """Return the samples of some workloads among `records`, in order; older ones than `since` are left out."""
+    """Return the samples of some workloads among `records`; older ones than `since` are left out.
+
+    They come in the order of their places, in whatever order partitions were read: who is a member depends on it.
+    """
     keys = {f"{tenant}/{workload}".encode() for workload in workloads}
-    return [
-        (record, AcceptedSample.from_json(record.value))
-        async for record in records
-        if record.key in keys and (since is None or record.timestamp >= since)
-    ]
+    wanted = [record async for record in records if record.key in keys and (since is None or record.timestamp >= since)]
+    wanted.sort(key=lambda record: (record.topic, record.partition, record.offset))
+    return [(record, AcceptedSample.from_json(record.value)) for record in wanted]
 
 
 def seal(

@@ -44,24 +44,33 @@ class Sessions:
     by_id: Mapping[str, Session] = field(default_factory=lambda: MappingProxyType({}))
 
     def after(self, record: Record | OutputRecord) -> "Sessions":
-        """Return the table after one more record of `training.assignments` or `training.progress`."""
-        envelope = orjson.loads(record.value or b"{}")
+        """Return the table after one more record; other topics than assignments and progress say nothing.
+
+        A session whose assignment was deleted (an empty value under its id) is forgotten.
+        """
+        if record.topic not in {TRAINING_ASSIGNMENTS, TRAINING_PROGRESS}:
+            return self
+        if record.value is None:
+            return self._without((record.key or b"").decode("utf-8", "replace"))
+        envelope = orjson.loads(record.value)
         if record.topic == TRAINING_ASSIGNMENTS:
             assignment = TrainingAssignment.model_validate(envelope["data"])
             return self._with(assignment.session_id, assignment=assignment)
-        if record.topic == TRAINING_PROGRESS and envelope["type"] == _ADVANCED:
-            advanced = SessionAdvanced.model_validate(envelope["data"])
-            return self._advanced(advanced)
+        if envelope["type"] == _ADVANCED:
+            return self._advanced(SessionAdvanced.model_validate(envelope["data"]))
         return self
 
-    def active(self) -> tuple[str, ...]:
-        """Return the ids of the active sessions."""
-        return tuple(name for name, session in self.by_id.items() if session.is_active)
+    def active(self) -> tuple[TrainingAssignment, ...]:
+        """Return the assignments of the active sessions."""
+        return tuple(session.assignment for session in self.by_id.values() if session.assignment and session.is_active)
 
     def _advanced(self, advanced: SessionAdvanced) -> "Sessions":
         """Take in the newest word; a final state is never left again."""
         known = self.by_id.get(advanced.session_id, Session())
         return self if known.is_final else self._with(advanced.session_id, newest=advanced)
+
+    def _without(self, session_id: str) -> "Sessions":
+        return Sessions(MappingProxyType({name: known for name, known in self.by_id.items() if name != session_id}))
 
     def _with(self, session_id: str, **changes: TrainingAssignment | SessionAdvanced) -> "Sessions":
         known = self.by_id.get(session_id, Session())

@@ -144,6 +144,8 @@ class TrainingDesk:
     async def _manifest(self, command: TrainAdapter) -> DatasetSealed | None:
         wanted = None
         async for record in self._topics.read_topic(DATASETS_SEALED):
+            if record.value is None:
+                continue
             manifest = read_event(record.value, DatasetSealed)
             if (manifest.tenant, manifest.dataset_id) == (command.tenant, command.dataset_id):
                 wanted = manifest
@@ -186,6 +188,7 @@ class TrainingDesk:
             ),
             steps=plan.steps,
             epsilon_planned=plan.epsilon_planned,
+            unsafe_unsigned=self._desk.is_unsigned(record),
         )
         advanced = SessionAdvanced(
             session_id=assignment.session_id,
@@ -204,8 +207,9 @@ class TrainingDesk:
         assignment = session.assignment if session else None
         if assignment is None or assignment.tenant != command.tenant or not session or session.is_final:
             message = f"tenant {command.tenant!r} has no active session {command.session_id!r}"
-            active = ", ".join(sessions.active()) or "none is active"
-            refusal = Refusal(reason="unknown-session", message=message, acceptable=f"an active session: {active}")
+            own = [active.session_id for active in sessions.active() if active.tenant == command.tenant]
+            acceptable = f"an active session: {', '.join(own) or 'none is active'}"
+            refusal = Refusal(reason="unknown-session", message=message, acceptable=acceptable)
             return [self._desk.refused(record, command, refusal)]
         cancelled = assignment.model_copy(update={"desired": Desired.CANCELLED})
         return [self._event(TRAINING_ASSIGNMENTS, command.session_id, cancelled, record)]

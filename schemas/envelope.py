@@ -6,6 +6,7 @@ Samples and commands are in binary mode: the value is the data itself and the at
 Source: CloudEvents specification 1.0.2 and its Kafka protocol binding.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, Generic, Literal, TypeVar
@@ -20,6 +21,9 @@ SCHEMA_VERSION_HEADER = "schema-version"
 SUPPORTED_VERSIONS = frozenset({SCHEMA_VERSION})
 STRUCTURED_CONTENT_TYPE = b"application/cloudevents+json"
 TYPE_PREFIX = "org.constitutional-trainer"
+
+_LAST_MILLISECOND = 253_402_300_799_999
+_TRACEPARENT = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -55,8 +59,11 @@ def event_type(data_type: type[Message]) -> str:
 
 
 def time_of(timestamp: int) -> datetime:
-    """Return a Kafka timestamp (milliseconds since the epoch) as an aware UTC time."""
-    return datetime.fromtimestamp(timestamp / 1000, tz=UTC)
+    """Return a Kafka timestamp (milliseconds since the epoch) as an aware UTC time.
+
+    Producers choose timestamps: one outside of the years 1970 to 9999 is taken as the nearest one inside.
+    """
+    return datetime.fromtimestamp(min(max(timestamp, 0), _LAST_MILLISECOND) / 1000, tz=UTC)
 
 
 def structured_headers(traceparent: str | None = None) -> Headers:
@@ -79,6 +86,12 @@ def header(headers: Headers, name: str) -> str | None:
     """Return the last header called `name` as text, or None; undecodable bytes are replaced."""
     values = [value for key, value in headers if key == name]
     return values[-1].decode("utf-8", "replace") if values else None
+
+
+def traceparent_of(headers: Headers) -> str | None:
+    """Return the W3C trace context of a record, or None where it has none of that form (and so of that length)."""
+    traceparent = header(headers, "traceparent")
+    return traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None
 
 
 def require_known_version(headers: Headers) -> None:

@@ -8,9 +8,9 @@ from ctrainer.schemas.errors import ContractError
 
 
 class Message(BaseModel):
-    """A frozen JSON message that refuses unknown fields."""
+    """A frozen JSON message that refuses unknown fields, and numbers that JSON could not hold."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def to_json(self) -> bytes:
         """Return the message as compact UTF-8 JSON; equal messages give equal bytes."""

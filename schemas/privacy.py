@@ -92,7 +92,8 @@ LedgerRequest = Annotated[ReserveBudget | SettleBudget, Field(discriminator="kin
 class BudgetGranted(Message):
     """The reservation is charged.
 
-    `rdp` is the scope's whole spend after it, one value per order of `trainer.accounting`.
+    `rdp` is the scope's whole spend after it, one value per order of `trainer.accounting`. A `repeated` grant answers a
+    request that was granted before: it charges nothing.
     """
 
     kind: Literal["BudgetGranted"] = "BudgetGranted"
@@ -101,6 +102,7 @@ class BudgetGranted(Message):
     rdp: tuple[float, ...]
     epsilon: float
     alert: bool
+    repeated: bool = False
 
 
 class BudgetRefused(Message):

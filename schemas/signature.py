@@ -4,7 +4,6 @@ A signature holds for one record key and one value only; a repeated command is r
 """
 
 import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -50,7 +49,7 @@ def verify(requesters: Mapping[str, Requester], *, signature: str | None, key: b
         raise ContractError("unknown-signer", f"header {SIGNATURE_HEADER}: the key id is in no known keyring")
     try:
         requester.public_key.verify(base64.b64decode(encoded, validate=True), _signed_bytes(key, value))
-    except (InvalidSignature, binascii.Error) as error:
+    except (InvalidSignature, ValueError) as error:
         raise ContractError("bad-signature", f"the signature of key {key_id!r} does not fit this record") from error
     return requester
 

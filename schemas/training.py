@@ -16,6 +16,9 @@ MAX_ACTIVE_SESSIONS = 5
 
 Name = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^/\x00-\x1f]+$")]
 
+Reference = Annotated[str, Field(min_length=1, max_length=256)]
+"""An id that somebody was given before."""
+
 
 class Objective(StrEnum):
     """What the adapter learns: assistant turns (SFT) or the whole text (domain-adaptive pretraining)."""
@@ -74,9 +77,9 @@ class TrainAdapter(Message):
     kind: Literal["TrainAdapter"] = "TrainAdapter"
     request_id: UUID
     tenant: Name
-    dataset_id: str
+    dataset_id: Reference
     constitution: ConstitutionReference
-    base_model: str = Field(default="SmolLM2-135M-Instruct", min_length=1)
+    base_model: str = Field(default="SmolLM2-135M-Instruct", min_length=1, max_length=1_024)
     objective: Objective = Objective.SFT
     lora: LoraSettings = LoraSettings()
     privacy: PrivacySettings = PrivacySettings()
@@ -89,7 +92,7 @@ class CancelTraining(Message):
     kind: Literal["CancelTraining"] = "CancelTraining"
     request_id: UUID
     tenant: Name
-    session_id: str
+    session_id: Reference
     constitution: ConstitutionReference
 
 
@@ -117,7 +120,10 @@ class Desired(StrEnum):
 
 
 class TrainingAssignment(Message):
-    """The desired state of one session; the newest one of a session counts."""
+    """The desired state of one session; the newest one of a session counts.
+
+    `unsafe_unsigned` tells that nobody signed for the request: the deployment accepts such ones.
+    """
 
     session_id: str
     tenant: str
@@ -127,6 +133,7 @@ class TrainingAssignment(Message):
     mechanism: Mechanism
     steps: int
     epsilon_planned: float
+    unsafe_unsigned: bool = False
 
 
 class SessionState(StrEnum):
