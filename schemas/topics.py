@@ -106,7 +106,7 @@ _TABLE = (
         key="session id",
         carries="lifecycle and live progress of training sessions, refusals included",
         direction=Direction.OUTPUT,
-        retention_ms=365 * DAY_MS,
+        retention_ms=FOREVER_MS,
     ),
     Topic(
         name="adapters.published",

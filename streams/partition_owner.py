@@ -135,7 +135,7 @@ class PartitionOwner:
         while not self._stopping:
             self.phase = Phase.FETCHING
             fetched = await self._consumer.getmany(self.place, timeout_ms=_FETCH_MS, max_records=self._max_records)
-            records = tuple(to_record(record) for record in fetched.get(self.place, ()))
+            records = tuple(map(to_record, fetched.get(self.place, ())))
             self.progressed_at = time.monotonic()
             if records and not self._stopping:
                 self.phase = Phase.DELIVERING
@@ -156,6 +156,9 @@ class PartitionOwner:
         if len(records) == 1:
             await outlet.publish([self._dead(records[0], "output-too-large", "")], records[0].offset + 1)
             return
+        if self._restore is not None:
+            # The stage may have adopted part of what was just given up.
+            await self._restore(self.place.partition, records[0].offset)
         middle = len(records) // 2
         await self._deliver(outlet, records[:middle])
         await self._deliver(outlet, records[middle:])

@@ -128,11 +128,11 @@ def _before_end(
 def to_record(record: ConsumerRecord) -> Record:
     """Return an aiokafka record as ours, bytes untouched."""
     return Record(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        timestamp=record.timestamp,
-        key=record.key,
-        value=record.value,
-        headers=tuple(record.headers),
+        record.topic,
+        record.partition,
+        record.offset,
+        record.timestamp,
+        record.key,
+        record.value,
+        tuple(record.headers),
     )

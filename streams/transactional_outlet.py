@@ -89,7 +89,11 @@ class TransactionalOutlet:
             partition = output.partition
             if partition is None:
                 partition = partition_for(output.key, counts[topic], self._place.partition)
-            groups.setdefault((topic, partition), []).append(output)
+            place = (topic, partition)
+            if place in groups:
+                groups[place].append(output)
+            else:
+                groups[place] = [output]
         return groups
 
     async def _batches(self, place: tuple[str, int], records: Sequence[OutputRecord]) -> list[asyncio.Future[Any]]:
@@ -97,22 +101,16 @@ class TransactionalOutlet:
         topic, partition = place
         futures = []
         batch = self._producer.create_batch()
-        for record in records:
-            if not _append(batch, record):
+        for _, key, value, timestamp, pairs, _ in records:
+            headers = list(pairs)
+            if batch.append(timestamp=timestamp, key=key, value=value, headers=headers) is None:
                 futures.append(await self._producer.send_batch(batch, topic, partition=partition))
                 batch = self._producer.create_batch()
-                _append(batch, record)
+                # An empty batch takes a record of any size; the broker has the last word on it.
+                batch.append(timestamp=timestamp, key=key, value=value, headers=headers)
         futures.append(await self._producer.send_batch(batch, topic, partition=partition))
         return futures
 
     async def _at(self, point: str) -> None:
         if self._probe is not None:
             await self._probe(point, self._place.partition)
-
-
-def _append(batch: Any, record: OutputRecord) -> bool:
-    """Append a record to a batch; return False when the batch is full. An empty batch takes a record of any size."""
-    appended = batch.append(
-        timestamp=record.timestamp, key=record.key, value=record.value, headers=list(record.headers)
-    )
-    return appended is not None

@@ -26,7 +26,8 @@ def rdp_of_step(sampling_rate: float, noise_multiplier: float) -> tuple[float, .
     from opacus.accountants.analysis.rdp import compute_rdp  # noqa: PLC0415 - pulls torch, which workers may never need
 
     rdp = compute_rdp(q=sampling_rate, noise_multiplier=noise_multiplier, steps=1, orders=ORDERS)
-    return tuple(float(value) for value in rdp)
+    # Rounding can give values a hair below zero; a spend must never shrink.
+    return tuple(max(0.0, float(value)) for value in rdp)
 
 
 def compose(spent: Sequence[float], step: Sequence[float], steps: int) -> tuple[float, ...]:
