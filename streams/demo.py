@@ -76,6 +76,7 @@ class Demo:
     constitution: ConstitutionReference
     steps: int
     base_model: str
+    max_tokens: int
     report: DemoReport
 
     async def run(self) -> DemoResult:
@@ -144,7 +145,7 @@ class Demo:
             constitution=self.constitution,
             base_model=self.base_model,
             privacy=PrivacySettings(population=f"demo-{uuid4()}"),
-            optimizer=OptimizerSettings(steps=self.steps),
+            optimizer=OptimizerSettings(steps=self.steps, max_tokens=self.max_tokens),
         )
         async with watch(self._reader(), [TRAINING_PROGRESS]) as progress:
             answer = await self._submitter(key).submit_and_wait(command)

@@ -96,6 +96,6 @@ def count_outcomes(outcomes: Iterable[str], *, sent: int, duplicates: int) -> Sa
 
 
 def read_perplexity(adapter: Path) -> Perplexity:
-    """Read the perplexities that the session kept beside its adapter."""
-    evaluation = orjson.loads((adapter / "evaluation.json").read_bytes())
+    """Read the perplexities that the session kept beside its adapter's folder."""
+    evaluation = orjson.loads(adapter.with_name(f"{adapter.name}.evaluation.json").read_bytes())
     return Perplexity(base=evaluation["perplexity"]["base"], adapted=evaluation["perplexity"]["adapted"])

@@ -135,7 +135,7 @@ class SessionProcess:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
         digest = save_adapter(model, partial)
-        (partial / "evaluation.json").write_bytes(orjson.dumps(evaluation_of(perplexity)))
+        evaluation_file(folder).write_bytes(orjson.dumps(evaluation_of(perplexity)))
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
         spent = self.channel.spent
@@ -226,6 +226,11 @@ def evaluation_of(perplexity: Perplexity | None) -> dict[str, object]:
         "warning": "computed from held-out private records without noise: do not publish",
         "perplexity": measured,
     }
+
+
+def evaluation_file(adapter: Path) -> Path:
+    """Return where the evaluation of an adapter is: beside its folder, so that it never travels with the adapter."""
+    return adapter.with_name(f"{adapter.name}.evaluation.json")
 
 
 def session_folder(settings: Settings, session_id: str) -> Path:

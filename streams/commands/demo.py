@@ -21,6 +21,7 @@ def demo(
     ),
     steps: Annotated[int, typer.Option(min=1, help="private optimizer steps")] = 40,
     base_model: Annotated[str, typer.Option(help="a hub name or a path")] = "SmolLM2-135M-Instruct",
+    max_tokens: Annotated[int, typer.Option(min=8, help="tokens of a sample that are trained on")] = 128,
     json: Annotated[bool, typer.Option("--json", help="end with one JSON object")] = False,
 ) -> None:
     """Watch it happen: real Kafka, real model, from logged samples to a private adapter, ending with a table."""
@@ -41,6 +42,7 @@ def demo(
             constitution=constitution_reference(settings),
             steps=steps,
             base_model=base_model,
+            max_tokens=max_tokens,
             report=reporter,
         )
         result = asyncio.run(run.run())

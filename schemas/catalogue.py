@@ -1,0 +1,74 @@
+"""Which messages each topic carries, and how: the second half of the contract, beside the topic table."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from ctrainer.schemas import topics
+from ctrainer.schemas.adapters import AdapterPublished
+from ctrainer.schemas.audit import AuditCheckpoint, AuditRecorded
+from ctrainer.schemas.compliance import SampleJudged
+from ctrainer.schemas.constitution import Constitution
+from ctrainer.schemas.datasets import DatasetSealed
+from ctrainer.schemas.flywheel import FlywheelRecord
+from ctrainer.schemas.message import Message
+from ctrainer.schemas.privacy import (
+    BudgetAlerted,
+    BudgetHalted,
+    BudgetSpent,
+    BudgetViolated,
+    LedgerRecord,
+    ReserveBudget,
+    SettleBudget,
+)
+from ctrainer.schemas.review import ReviewDecision
+from ctrainer.schemas.samples import AcceptedSample, ParkedSample
+from ctrainer.schemas.training import (
+    CancelTraining,
+    CommandRefused,
+    SealDataset,
+    SessionAdvanced,
+    TrainAdapter,
+    TrainingAssignment,
+)
+
+
+class Mode(StrEnum):
+    """How CloudEvents attributes travel: around the data in one JSON value, or as headers beside it."""
+
+    STRUCTURED = "structured"
+    BINARY = "binary"
+    ORIGINAL = "original bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What one topic carries. `in_use` is false for a topic whose producer or consumer is not part of this version."""
+
+    mode: Mode
+    messages: tuple[type[Message], ...] = ()
+    in_use: bool = True
+
+
+CATALOGUE: Mapping[str, Content] = MappingProxyType(
+    {
+        topics.FLYWHEEL_SAMPLES: Content(Mode.BINARY, (FlywheelRecord,)),
+        topics.TRAINING_REQUESTS: Content(Mode.BINARY, (SealDataset, TrainAdapter, CancelTraining)),
+        topics.REVIEW_DECISIONS: Content(Mode.BINARY, (ReviewDecision,), in_use=False),
+        topics.CONSTITUTION_UPDATES: Content(Mode.BINARY, (Constitution,), in_use=False),
+        topics.SAMPLES_ACCEPTED: Content(Mode.BINARY, (AcceptedSample,)),
+        topics.SAMPLES_SLOW_LANE: Content(Mode.BINARY, (ParkedSample,), in_use=False),
+        topics.DATASETS_SEALED: Content(Mode.STRUCTURED, (DatasetSealed,)),
+        topics.TRAINING_ASSIGNMENTS: Content(Mode.STRUCTURED, (TrainingAssignment,)),
+        topics.TRAINING_PROGRESS: Content(Mode.STRUCTURED, (SessionAdvanced, CommandRefused)),
+        topics.ADAPTERS_PUBLISHED: Content(Mode.STRUCTURED, (AdapterPublished,)),
+        topics.PRIVACY_REQUESTS: Content(Mode.BINARY, (ReserveBudget, SettleBudget)),
+        topics.PRIVACY_LEDGER: Content(Mode.STRUCTURED, (LedgerRecord,)),
+        topics.COMPLIANCE_EVENTS: Content(Mode.STRUCTURED, (SampleJudged,)),
+        topics.PRIVACY_EVENTS: Content(Mode.STRUCTURED, (BudgetSpent, BudgetAlerted, BudgetHalted, BudgetViolated)),
+        topics.AUDIT_EVENTS: Content(Mode.STRUCTURED, (AuditRecorded,)),
+        topics.AUDIT_CHECKPOINTS: Content(Mode.STRUCTURED, (AuditCheckpoint,), in_use=False),
+        topics.DEAD_LETTERS: Content(Mode.ORIGINAL),
+    }
+)

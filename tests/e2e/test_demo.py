@@ -1,0 +1,116 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from ctrainer.streams import embedded
+from ctrainer.trainer.adapter import folder_digest
+from ctrainer.trainer.tiny_model import save_tiny_model
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT / "examples" / "flywheel.jsonl"
+
+
+@pytest.fixture(scope="module")
+def environment(services: embedded.Services, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    state = tmp_path_factory.mktemp("state")
+    return {
+        **os.environ,  # noqa: TID251 - the program under test inherits the environment of its user
+        "KAFKA_BOOTSTRAP_SERVERS": services.bootstrap_servers,
+        "REDIS_URL": services.redis_url,
+        "CTRAINER_STATE_FOLDER": str(state),
+    }
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("model"), seed=7)
+
+
+def start_demo(environment: Mapping[str, str], model: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ctrainer.streams.cli", "demo", "--json", "--steps", "12"]
+    command += ["--base-model", str(model), "--max-tokens", "1024", "--samples", str(SAMPLES)]
+    return subprocess.Popen(
+        command, env=dict(environment), cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def finished(demo: subprocess.Popen[str]) -> dict[str, dict[str, object]]:
+    output, errors = demo.communicate(timeout=240)
+    assert demo.returncode == 0, errors
+    result: dict[str, dict[str, object]] = json.loads(output.splitlines()[-1])
+    return result
+
+
+def assert_balanced(samples: Mapping[str, object]) -> None:
+    parts = [samples[name] for name in ("accepted", "redacted", "rejected", "dead")]
+    assert all(isinstance(part, int) for part in parts)
+    assert samples["in"] == sum(map(int, map(str, parts))) == 600
+
+
+def children(parent: int, pattern: str) -> list[int]:
+    """Return the pids of a process's children whose command line matches."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (place / "stat").read_text().rpartition(")")[2].split()
+            line = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if int(status[1]) == parent and re.search(pattern, line):
+            found.append(int(place.name))
+    return found
+
+
+def lines_until(demo: subprocess.Popen[str], text: str) -> Iterator[str]:
+    assert demo.stderr is not None
+    for line in demo.stderr:
+        yield line
+        if text in line:
+            return
+    pytest.fail(f"the demo never said {text!r}")
+
+
+def test_the_demo_takes_samples_to_a_private_adapter_and_balances(
+    environment: Mapping[str, str], tiny_model: Path
+) -> None:
+    result = finished(start_demo(environment, tiny_model))
+
+    assert_balanced(result["samples"])
+    session, adapter = result["session"], result["adapter"]
+    assert (session["status"], session["steps"]) == ("completed", 12)
+    assert 0 < float(str(session["epsilon"])) <= 0.95 * 8
+    assert (session["unit"], session["adjacency"]) == ("record", "add-remove")
+    assert adapter["digest"] == folder_digest(Path(str(adapter["path"])))
+    assert_loads_with_plain_peft(Path(str(adapter["path"])), tiny_model)
+    assert float(str(result["perplexity"]["base"])) > 1
+
+
+def assert_loads_with_plain_peft(adapter: Path, base: Path) -> None:
+    from peft import PeftModel  # noqa: PLC0415 - seconds, and only this test needs it
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415 - as above
+
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
+    moved = [weight for name, weight in model.named_parameters() if "lora_B" in name]
+    assert moved
+    assert all(bool(weight.any()) for weight in moved)
+
+
+def test_a_worker_killed_during_the_demo_is_replaced_and_the_table_balances(
+    environment: Mapping[str, str], tiny_model: Path
+) -> None:
+    demo = start_demo(environment, tiny_model)
+    list(lines_until(demo, "sending"))
+    (worker,) = children(demo.pid, r"cli worker")
+    os.kill(worker, signal.SIGKILL)
+
+    result = finished(demo)
+
+    assert_balanced(result["samples"])
+    assert result["session"]["status"] == "completed"
