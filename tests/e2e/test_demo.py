@@ -1,15 +1,22 @@
+import asyncio
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from ctrainer.agents.events import read_event
+from ctrainer.agents.records import Record
+from ctrainer.schemas.privacy import BudgetGranted, LedgerRecord
+from ctrainer.schemas.topics import PRIVACY_LEDGER, TRAINING_PROGRESS
 from ctrainer.streams import embedded
+from ctrainer.streams.event_watch import watch
+from ctrainer.streams.topic_reader import TopicReader
 from ctrainer.trainer.adapter import folder_digest
 from ctrainer.trainer.tiny_model import save_tiny_model
 
@@ -33,8 +40,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("model"), seed=7)
 
 
-def start_demo(environment: Mapping[str, str], model: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "ctrainer.streams.cli", "demo", "--json", "--steps", "12"]
+def start_demo(environment: Mapping[str, str], model: Path, *, steps: int = 12) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ctrainer.streams.cli", "demo", "--json", "--steps", str(steps)]
     command += ["--base-model", str(model), "--max-tokens", "1024", "--samples", str(SAMPLES)]
     return subprocess.Popen(
         command, env=dict(environment), cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -114,3 +121,39 @@ def test_a_worker_killed_during_the_demo_is_replaced_and_the_table_balances(
 
     assert_balanced(result["samples"])
     assert result["session"]["status"] == "completed"
+
+
+async def test_a_session_killed_mid_training_goes_on_and_the_ledger_never_counts_too_little(
+    environment: Mapping[str, str], tiny_model: Path
+) -> None:
+    reader = TopicReader(bootstrap_servers=environment["KAFKA_BOOTSTRAP_SERVERS"])
+    demo = start_demo(environment, tiny_model, steps=96)
+    async with watch(reader, [TRAINING_PROGRESS]) as progress:
+        session_id = await progress.first(training_session, within_seconds=120, what="first block of steps")
+    (trainer,) = children(demo.pid, r"cli trainer")
+    (session,) = children(trainer, r"training_session")
+    os.kill(session, signal.SIGKILL)
+
+    result = await asyncio.to_thread(finished, demo)
+
+    assert result["session"]["id"] == session_id
+    assert (result["session"]["status"], result["session"]["steps"]) == ("completed", 96)
+    grants = [entry async for entry in ledger_entries(reader) if entry.request.session_id == session_id]
+    assert sum(grant.request.steps for grant in grants) >= 96
+    assert len({grant.request.reservation_id for grant in grants}) == len(grants)
+    spends = [grant.epsilon for grant in grants]
+    assert spends == sorted(spends)
+    assert result["session"]["epsilon"] == spends[-1]
+
+
+def training_session(record: Record) -> str | None:
+    """Return the id of a session that has finished a block of steps."""
+    data = json.loads(record.value or b"{}")["data"]
+    return str(data["session_id"]) if data.get("state") == "training" else None
+
+
+async def ledger_entries(reader: TopicReader) -> AsyncIterator[BudgetGranted]:
+    async for record in reader.read_topic(PRIVACY_LEDGER):
+        entry = read_event(record.value, LedgerRecord).entry
+        if isinstance(entry, BudgetGranted):
+            yield entry
