@@ -16,6 +16,12 @@ from ctrainer.streams.embedded.ports import is_free, remembered_port
 from ctrainer.streams.embedded.process import DetachedProcess
 
 _READY_SECONDS = 60.0
+_SIMPLE_LOGGER = "-Dorg.slf4j.simpleLogger"
+_OPTIONS = (
+    *("-Xmx512m", "-Xms256m", "-XX:+UseSerialGC"),
+    *(f"{_SIMPLE_LOGGER}.defaultLogLevel=warn", f"{_SIMPLE_LOGGER}.showDateTime=true"),
+    f"{_SIMPLE_LOGGER}.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +34,7 @@ class KafkaBroker:
     @property
     def bootstrap_servers(self) -> str | None:
         """Where the broker listens, or None when it does not run."""
-        return f"127.0.0.1:{self._port_file.read_text()}" if self.process.pid() else None
+        return self._address if self.process.pid() else None
 
     @property
     def process(self) -> DetachedProcess:
@@ -38,28 +44,32 @@ class KafkaBroker:
     def start(self) -> str:
         """Start the broker unless it runs, wait until it answers, and return its address.
 
+        Blocks; call it from a thread where an event loop runs.
+
         Raises:
             ServiceError: it cannot be resolved or does not come up.
         """
-        if self.bootstrap_servers is None:
+        if not self.process.becomes(self._ready, within_seconds=_READY_SECONDS):
+            self.process.kill()
             classpath = f"{maven.libraries(self.cache_folder)}/*"
-            port = remembered_port(self._port_file)
-            self._configure(port, remembered_port(self.folder / "controller.port"), classpath)
-            command = [
-                *_java(classpath, "-Xmx512m", "-Xms256m", "-XX:+UseSerialGC"),
-                "kafka.Kafka",
-                str(self._settings),
-            ]
-            self.process.start(
-                command,
-                ready=lambda: not is_free(port) and answers(f"127.0.0.1:{port}"),
-                within_seconds=_READY_SECONDS,
-            )
-        return f"127.0.0.1:{self._port_file.read_text()}"
+            self._configure(classpath)
+            command = [*_java(classpath, *_OPTIONS), "kafka.Kafka", str(self._settings)]
+            self.process.start(command, ready=self._ready, within_seconds=_READY_SECONDS)
+        return self._address
 
-    def _configure(self, port: int, controller_port: int, classpath: str) -> None:
-        """Write the settings, and format the data folder on first use."""
+    def stop(self) -> None:
+        """End the broker gently; its data stays."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """End the broker at once, as a crash would; its data stays."""
+        self.process.kill()
+
+    def _configure(self, classpath: str) -> None:
+        """Choose the ports, write the settings, and format the data folder on first use."""
         data = self.folder / "data"
+        port = remembered_port(self._port_file)
+        controller_port = remembered_port(self.folder / "controller.port")
         text = (files("ctrainer.streams.embedded") / "server.properties").read_text()
         self._settings.parent.mkdir(parents=True, exist_ok=True)
         self._settings.write_text(Template(text).substitute(port=port, controller_port=controller_port, data=data))
@@ -67,6 +77,13 @@ class KafkaBroker:
             storage = [*_java(classpath), "kafka.tools.StorageTool"]
             cluster = _output([*storage, "random-uuid"]).split()[-1]
             _output([*storage, "format", "--standalone", "-t", cluster, "-c", str(self._settings)])
+
+    def _ready(self) -> bool:
+        return not is_free(int(self._port_file.read_text())) and answers(self._address)
+
+    @property
+    def _address(self) -> str:
+        return f"127.0.0.1:{self._port_file.read_text()}"
 
     @property
     def _settings(self) -> Path:

@@ -1,7 +1,10 @@
 """Free loopback ports, the same ones again after a restart so that clients find their broker."""
 
+import random
 import socket
 from pathlib import Path
+
+_BELOW_EPHEMERAL = range(20_000, 32_000)
 
 
 def remembered_port(file: Path) -> int:
@@ -15,10 +18,12 @@ def remembered_port(file: Path) -> int:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that nobody listens on now, and that no outgoing connection is given by chance.
+
+    A port from the kernel's own range could be taken by any client while its server restarts.
+    """
+    ports = random.sample(_BELOW_EPHEMERAL, len(_BELOW_EPHEMERAL))
+    return next(port for port in ports if is_free(port))
 
 
 def is_free(port: int) -> bool:

@@ -29,15 +29,16 @@ class DetachedProcess:
         """Return the pid of the running server, or None; a pid that now belongs to another program is not it."""
         try:
             noted, started = self._pid_file.read_text().split()
+            pid = int(noted)
         except (OSError, ValueError):
             return None
-        return int(noted) if started_at(int(noted)) == started else None
+        return pid if started_at(pid) == started else None
 
     def start(self, command: Sequence[str], *, ready: Callable[[], bool], within_seconds: float) -> None:
         """Start the server in a session of its own and return when `ready` says that it answers.
 
         Raises:
-            ServiceError: it ended or did not answer in time; the message names its log.
+            ServiceError: it ended or did not answer in time, and was killed; the message names its log.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
@@ -45,11 +46,19 @@ class DetachedProcess:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=self.folder
             )
         self._pid_file.write_text(f"{process.pid} {started_at(process.pid)}")
+        if not self.becomes(ready, within_seconds=within_seconds):
+            self.kill()
+            raise ServiceError(f"{self.name} ended or did not answer within {within_seconds:.0f} s; see {self.log}")
+
+    def becomes(self, ready: Callable[[], bool], *, within_seconds: float) -> bool:
+        """Wait until `ready`, and return False if the server does not run, ends, or takes too long."""
         deadline = time.monotonic() + within_seconds
-        while not ready():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise ServiceError(f"{self.name} did not answer within {within_seconds:.0f} s; see {self.log}")
+        while (pid := self.pid()) is not None and time.monotonic() < deadline:
+            if ready():
+                return True
+            _reap(pid)
             time.sleep(_POLL_SECONDS)
+        return False
 
     def stop(self, *, within_seconds: float = 30.0) -> None:
         """End the server gently; what does not end in time is killed. Does nothing when it does not run."""
@@ -77,12 +86,16 @@ class DetachedProcess:
 
 
 def started_at(pid: int) -> str | None:
-    """Return when a process was started (kernel ticks or a date), or None where there is none or only its remains."""
+    """Return when a process was started (kernel ticks or a date), or None where there is none or only its remains.
+
+    A process whose first thread is gone while others still hold its sockets is not yet remains.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return _started_at_by_ps(pid)
-    return None if fields[0] == "Z" else fields[19]
+    state, threads, started = fields[0], int(fields[17]), fields[19]
+    return None if state in "ZX" and threads <= 1 else started
 
 
 def _started_at_by_ps(pid: int) -> str | None:

@@ -15,14 +15,14 @@ _READY_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisServer:
-    """The Redis whose data and log are in `folder`."""
+    """The Redis whose log is in `folder`. It is a cache: what it holds is gone when it ends."""
 
     folder: Path
 
     @property
     def url(self) -> str | None:
         """Where Redis listens, or None when it does not run."""
-        return f"redis://127.0.0.1:{self._port_file.read_text()}/0" if self.process.pid() else None
+        return self._address if self.process.pid() else None
 
     @property
     def process(self) -> DetachedProcess:
@@ -30,14 +30,32 @@ class RedisServer:
         return DetachedProcess(name="redis", folder=self.folder)
 
     def start(self) -> str:
-        """Start Redis unless it runs, wait until it answers, and return its URL."""
-        if self.url is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        """Start Redis unless it runs, wait until it answers, and return its URL.
+
+        Raises:
+            ServiceError: it does not come up.
+        """
+        if not self.process.becomes(self._ready, within_seconds=_READY_SECONDS):
+            self.process.kill()
             port = remembered_port(self._port_file)
-            url = f"redis://127.0.0.1:{port}/0"
             command = [executable(), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
             command += ["--maxmemory", "256mb", "--maxmemory-policy", "allkeys-lru", "--dir", str(self.folder)]
-            self.process.start(command, ready=lambda: answers(url), within_seconds=_READY_SECONDS)
+            self.process.start(command, ready=self._ready, within_seconds=_READY_SECONDS)
+        return self._address
+
+    def stop(self) -> None:
+        """End Redis gently."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """End Redis at once, as a crash would."""
+        self.process.kill()
+
+    def _ready(self) -> bool:
+        return answers(self._address)
+
+    @property
+    def _address(self) -> str:
         return f"redis://127.0.0.1:{self._port_file.read_text()}/0"
 
     @property

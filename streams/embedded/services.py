@@ -6,6 +6,7 @@ from enum import Enum
 from pathlib import Path
 
 from ctrainer.streams.embedded import docker, maven
+from ctrainer.streams.embedded.docker import Containers
 from ctrainer.streams.embedded.errors import ServiceError
 from ctrainer.streams.embedded.kafka import KafkaBroker, answers
 from ctrainer.streams.embedded.redis_server import RedisServer
@@ -21,27 +22,32 @@ class Way(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Where the services listen."""
+    """Where both services listen, and how the broker is had."""
 
     bootstrap_servers: str
     redis_url: str
+    way: Way
 
 
-def choose_way(*, given: str | None, has_docker: Callable[[], bool], has_jvm: Callable[[], bool]) -> Way:
-    """Return the first way to a broker that this machine has.
+def choose_way(
+    *, given: str | None, running: Way | None, has_docker: Callable[[], bool], has_jvm: Callable[[], bool]
+) -> Way:
+    """Return the first way to a broker that this machine has; one that runs already is kept.
 
     Raises:
         ServiceError: it has none; the message names all three.
     """
     if given:
         return Way.GIVEN
+    if running is not None:
+        return running
     if has_docker():
         return Way.DOCKER
     if has_jvm():
         return Way.JVM
     raise ServiceError(
-        "no way to a Kafka broker: set KAFKA_BOOTSTRAP_SERVERS to one that runs, or start a Docker engine, "
-        f"or install Java {maven.OLDEST_JAVA}+ together with Maven"
+        "no way to a Kafka broker: set KAFKA_BOOTSTRAP_SERVERS to one that runs, or start a Docker engine "
+        f"(with docker compose), or install Java {maven.OLDEST_JAVA}+ together with Maven"
     )
 
 
@@ -55,39 +61,64 @@ def up(
 ) -> Services:
     """Start the services that are neither given nor running, wait until they answer, and return where they are.
 
+    Blocks; call it from a thread where an event loop runs.
+
     Raises:
         ServiceError: a service cannot be had, does not come up, or was given and does not answer.
     """
-    way = choose_way(given=bootstrap_servers, has_docker=docker.is_available, has_jvm=maven.is_available)
+    way = choose_way(
+        given=bootstrap_servers,
+        running=_running_way(state_folder),
+        has_docker=docker.is_available,
+        has_jvm=maven.is_available,
+    )
     if way is Way.DOCKER:
         report("starting Apache Kafka and Redis in Docker")
-        docker.up()
-        return Services(bootstrap_servers=docker.BOOTSTRAP_SERVERS, redis_url=redis_url or docker.REDIS_URL)
+        containers = _containers(state_folder)
+        containers.start()
+        url = redis_url or containers.redis_url
+        return Services(bootstrap_servers=containers.bootstrap_servers, redis_url=url, way=way)
     if way is Way.JVM:
         report(f"starting Apache Kafka {maven.KAFKA_VERSION} (data in {state_folder / 'kafka'})")
         servers = _broker(state_folder, cache_folder).start()
     else:
         servers = _require_answer(str(bootstrap_servers))
-    return Services(
-        bootstrap_servers=servers, redis_url=redis_url or RedisServer(folder=state_folder / "redis").start()
-    )
+    return Services(bootstrap_servers=servers, redis_url=redis_url or _redis(state_folder).start(), way=way)
 
 
 def down(*, state_folder: Path) -> None:
     """Stop what runs from this state folder; data stays."""
-    RedisServer(folder=state_folder / "redis").process.stop()
-    _broker(state_folder, state_folder).process.stop()
+    _redis(state_folder).stop()
+    _broker(state_folder, state_folder).stop()
+    _containers(state_folder).stop()
 
 
 def status(*, state_folder: Path) -> Services | None:
     """Return where the services of this state folder listen, or None unless both run."""
-    servers = _broker(state_folder, state_folder).bootstrap_servers
-    url = RedisServer(folder=state_folder / "redis").url
-    return Services(bootstrap_servers=servers, redis_url=url) if servers and url else None
+    way = _running_way(state_folder)
+    if way is Way.DOCKER:
+        containers = _containers(state_folder)
+        return Services(bootstrap_servers=containers.bootstrap_servers, redis_url=containers.redis_url, way=way)
+    servers, url = _broker(state_folder, state_folder).bootstrap_servers, _redis(state_folder).url
+    return Services(bootstrap_servers=servers, redis_url=url, way=Way.JVM) if servers and url else None
+
+
+def _running_way(state_folder: Path) -> Way | None:
+    if _broker(state_folder, state_folder).bootstrap_servers is not None:
+        return Way.JVM
+    return Way.DOCKER if _containers(state_folder).are_running() else None
 
 
 def _broker(state_folder: Path, cache_folder: Path) -> KafkaBroker:
     return KafkaBroker(folder=state_folder / "kafka", cache_folder=cache_folder)
+
+
+def _redis(state_folder: Path) -> RedisServer:
+    return RedisServer(folder=state_folder / "redis")
+
+
+def _containers(state_folder: Path) -> Containers:
+    return Containers(folder=state_folder / "docker")
 
 
 def _require_answer(bootstrap_servers: str) -> str:
