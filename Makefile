@@ -42,6 +42,7 @@ type: setup  ## mypy strict on source and tests
 bench: setup  ## print the measured ratios of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.workers
 
 package: setup  ## build the wheel and the source distribution
 	$(BIN)/python -m build --no-isolation

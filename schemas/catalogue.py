@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
+from pydantic import BaseModel
+
 from ctrainer.schemas import topics
 from ctrainer.schemas.adapters import AdapterPublished
 from ctrainer.schemas.audit import AuditCheckpoint, AuditRecorded
@@ -12,7 +14,6 @@ from ctrainer.schemas.compliance import SampleJudged
 from ctrainer.schemas.constitution import Constitution
 from ctrainer.schemas.datasets import DatasetSealed
 from ctrainer.schemas.flywheel import FlywheelRecord
-from ctrainer.schemas.message import Message
 from ctrainer.schemas.privacy import (
     BudgetAlerted,
     BudgetHalted,
@@ -47,7 +48,7 @@ class Content:
     """What one topic carries. `in_use` is false for a topic whose producer or consumer is not part of this version."""
 
     mode: Mode
-    messages: tuple[type[Message], ...] = ()
+    messages: tuple[type[BaseModel], ...] = ()
     in_use: bool = True
 
 

@@ -1,12 +1,13 @@
 """Writes docs/topics.md from the contract. A test fails when the page and the contract differ."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from ctrainer.schemas.catalogue import CATALOGUE, Mode
-from ctrainer.schemas.envelope import event_type
+from ctrainer.schemas.envelope import SCHEMA_VERSION, TYPE_PREFIX
 from ctrainer.schemas.message import Message
 from ctrainer.schemas.topics import DAY_MS, FOREVER_MS, TOPICS, Cleanup, Topic
 
@@ -94,9 +95,10 @@ def _cleanup(topic: Topic) -> str:
     return f"delete, kept {kept}"
 
 
-def _message(message: type[Message], mode: Mode) -> Iterator[str]:
+def _message(message: type[BaseModel], mode: Mode) -> Iterator[str]:
     schema = message.model_json_schema(mode="serialization")
-    kind = f" (`type`: `{event_type(message)}`)" if mode is Mode.STRUCTURED else ""
+    is_event = mode is Mode.STRUCTURED and issubclass(message, Message)
+    kind = f" (`type`: `{TYPE_PREFIX}.{message.__name__}.v{SCHEMA_VERSION}`)" if is_event else ""
     yield f"### {message.__name__}{kind}"
     yield ""
     yield " ".join((message.__doc__ or "").split())
@@ -145,4 +147,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
