@@ -91,5 +91,5 @@ def _tenant(envelope: dict[str, object]) -> str:
 
 
 def _short(value: object) -> str:
-    """Return a text of bounded length: whatever a record holds, its audit event is small."""
-    return str(value)[:_LONGEST_TEXT]
+    """Return a text of bounded length, or, for what is no text, that it is unreadable: an audit event stays small."""
+    return value[:_LONGEST_TEXT] if isinstance(value, str) else "unreadable"

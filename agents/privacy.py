@@ -18,6 +18,7 @@ from ctrainer.agents.provisional import Provisional
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.world import Topics
 from ctrainer.schemas.constitution_reference import ConstitutionReference
+from ctrainer.schemas.envelope import require_known_version
 from ctrainer.schemas.errors import ContractError
 from ctrainer.schemas.identity import content_digest
 from ctrainer.schemas.message import Message, describe_faults
@@ -110,8 +111,10 @@ def read_request(record: Record) -> ReserveBudget | SettleBudget:
     """Read a request of the ledger.
 
     Raises:
-        ContractError: `invalid-message`, or `key-is-not-scope`: such a record may lie in another scope's partition.
+        ContractError: `unknown-schema-version`, `invalid-message`, or `key-is-not-scope`: such a record may lie in
+            another scope's partition.
     """
+    require_known_version(record.headers)
     try:
         request = _REQUEST.validate_json(record.value or b"")
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Two worker processes against one on a CPU-bound stage, and a worker's memory at 100 thousand and a million records."""
+"""Two workers against one on a CPU-bound stage, and a worker's memory at 100 thousand and a million records."""
 
 import argparse
 import asyncio

@@ -25,12 +25,11 @@ def locate(settings: Settings) -> Location:
     Raises:
         NoServicesError: Kafka is neither given nor embedded here.
     """
-    if settings.kafka_bootstrap_servers:
-        return Location(bootstrap_servers=settings.kafka_bootstrap_servers, redis_url=settings.redis_url)
-    running = embedded.status(state_folder=settings.state_folder)
-    if running is None:
+    servers, redis_url = embedded.addresses(state_folder=settings.state_folder)
+    bootstrap_servers = settings.kafka_bootstrap_servers or servers
+    if bootstrap_servers is None:
         raise NoServicesError(
             f"no Kafka: KAFKA_BOOTSTRAP_SERVERS is not set and none runs from {settings.state_folder}; "
             "`ctrainer services up` starts one"
         )
-    return Location(bootstrap_servers=running.bootstrap_servers, redis_url=settings.redis_url or running.redis_url)
+    return Location(bootstrap_servers=bootstrap_servers, redis_url=settings.redis_url or redis_url)

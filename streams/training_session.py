@@ -100,7 +100,8 @@ class SessionProcess:
     def _train(self, language_model: LanguageModel, splits: Splits) -> tuple[object, TrainingOutcome]:
         request = self.assignment.request
         randomness = _randomness(request)
-        model = add_adapter(language_model.model, request.lora)
+        # The base model moves first: an adapter made before would be left behind, and never train.
+        model = add_adapter(language_model.model.to(_device()), request.lora)
         checkpoints = self._checkpoints()
         found = checkpoints.newest()
         if found.corrupt:
@@ -260,6 +261,10 @@ def _randomness(request: TrainAdapter) -> Randomness:
         return Randomness.secure()
     torch.manual_seed(seed)
     return Randomness.unsafe_from_seed(seed)
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @contextmanager

@@ -20,17 +20,17 @@ class RedisVerdictCache:
     costs no latency.
     """
 
-    def __init__(self, redis: Redis, *, prefix: str, pause_batches: int = 50) -> None:
+    def __init__(self, redis: Redis, *, prefix: str, pause_batches: int) -> None:
         self._redis = redis
         self._prefix = prefix
         self._pause_batches = pause_batches
         self._skip = 0
 
     @classmethod
-    def connect(cls, url: str, *, prefix: str) -> "RedisVerdictCache":
+    def connect(cls, url: str, *, prefix: str, pause_batches: int = 50) -> "RedisVerdictCache":
         """Return a cache on the server at `url`; nothing is sent yet."""
         redis = Redis.from_url(url, socket_timeout=0.2, socket_connect_timeout=0.2, retry=Retry(NoBackoff(), 0))
-        return cls(redis, prefix=prefix)
+        return cls(redis, prefix=prefix, pause_batches=pause_batches)
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return the value of each key, None where there is none: one round trip for all."""

@@ -95,12 +95,17 @@ def down(*, state_folder: Path) -> None:
 
 def status(*, state_folder: Path) -> Services | None:
     """Return where the services of this state folder listen, or None unless both run."""
+    servers, url = addresses(state_folder=state_folder)
     way = _running_way(state_folder)
-    if way is Way.DOCKER:
+    return Services(bootstrap_servers=servers, redis_url=url, way=way) if servers and url and way else None
+
+
+def addresses(*, state_folder: Path) -> tuple[str | None, str | None]:
+    """Return where Kafka and where Redis of this state folder listen, each None where it does not run."""
+    if _running_way(state_folder) is Way.DOCKER:
         containers = _containers(state_folder)
-        return Services(bootstrap_servers=containers.bootstrap_servers, redis_url=containers.redis_url, way=way)
-    servers, url = _broker(state_folder, state_folder).bootstrap_servers, _redis(state_folder).url
-    return Services(bootstrap_servers=servers, redis_url=url, way=Way.JVM) if servers and url else None
+        return containers.bootstrap_servers, containers.redis_url
+    return _broker(state_folder, state_folder).bootstrap_servers, _redis(state_folder).url
 
 
 def _running_way(state_folder: Path) -> Way | None:

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from ctrainer.streams.settings import Settings, SettingsError
+
+HOME = {"HOME": "/home/someone"}
+
+
+def test_nothing_set_is_a_deployment_on_this_machine() -> None:
+    settings = Settings.read(HOME)
+    assert settings.state_folder == Path("/home/someone/.local/state/ctrainer")
+    assert settings.kafka_bootstrap_servers is None
+    assert settings.unsafe() == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("CTRAINER_WEB_PORT", "99999", "a TCP port"),
+        ("CTRAINER_PARTITIONS", "0", "1 to 10000"),
+        ("CTRAINER_PARTITIONS", "many", "1 to 10000"),
+        ("CTRAINER_APPLICATION", "a b", "letters, digits"),
+        ("CTRAINER_CONSTITUTION_DIGEST", "abc", "the digest the constitution must have"),
+        ("CTRAINER_KAFKA_SECURITY_PROTOCOL", "TLS", "SASL_SSL"),
+        ("CTRAINER_UNSAFE_ACCEPT_UNSIGNED", "perhaps", "true lets anyone"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key_and_what_would_be_right(key: str, value: str, expected: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        Settings.read({**HOME, key: value})
+    text = str(raised.value)
+    assert key in text
+    assert repr(value) in text
+    assert expected in text
+
+
+def test_every_wrong_value_is_told_at_once() -> None:
+    with pytest.raises(SettingsError) as raised:
+        Settings.read({**HOME, "CTRAINER_WEB_PORT": "x", "CTRAINER_PARTITIONS": "y"})
+    assert "CTRAINER_WEB_PORT" in str(raised.value)
+    assert "CTRAINER_PARTITIONS" in str(raised.value)
+
+
+def test_an_unknown_key_of_ours_stops_the_start() -> None:
+    with pytest.raises(SettingsError, match="CTRAINER_WEBPORT"):
+        Settings.read({**HOME, "CTRAINER_WEBPORT": "1"})
+
+
+def test_a_password_is_not_sent_in_clear_unless_the_setting_says_unsafe() -> None:
+    clear = {**HOME, "CTRAINER_KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT"}
+    with pytest.raises(SettingsError, match="CTRAINER_UNSAFE_KAFKA_PLAINTEXT_PASSWORD"):
+        Settings.read(clear)
+    allowed = Settings.read({**clear, "CTRAINER_UNSAFE_KAFKA_PLAINTEXT_PASSWORD": "true"})
+    assert allowed.unsafe() == ("unsafe_kafka_plaintext_password",)
+
+
+def test_a_password_is_hidden_from_people() -> None:
+    settings = Settings.read({**HOME, "CTRAINER_KAFKA_SASL_PASSWORD": "hush"})
+    assert "hush" not in repr(settings)
+
+
+def test_a_child_process_gets_the_same_settings() -> None:
+    settings = Settings.read({**HOME, "CTRAINER_WEB_PORT": "0", "CTRAINER_KAFKA_SASL_PASSWORD": "hush"})
+    assert Settings.read(settings.environment({**HOME, "CTRAINER_PARTITIONS": "9"})) == settings

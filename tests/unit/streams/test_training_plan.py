@@ -1,0 +1,80 @@
+from uuid import UUID
+
+from ctrainer.agents.sessions import Session
+from ctrainer.schemas.constitution_reference import ConstitutionReference
+from ctrainer.schemas.privacy import Mechanism
+from ctrainer.schemas.training import Desired, SessionAdvanced, SessionState, TrainAdapter, TrainingAssignment
+from ctrainer.streams.training_plan import Attempts, next_moves
+
+
+def session(name: str, *, desired: Desired = Desired.TRAINED, state: SessionState | None = None) -> Session:
+    request = TrainAdapter(
+        request_id=UUID(int=1), tenant="acme", dataset_id="d", constitution=ConstitutionReference(hash="h", digest="d")
+    )
+    mechanism = Mechanism(sampling_rate=0.1, noise_multiplier=1.0, clip_norm=1.0, expected_batch_size=4)
+    assignment = TrainingAssignment(
+        session_id=name,
+        tenant="acme",
+        desired=desired,
+        request=request,
+        scope="acme/default",
+        mechanism=mechanism,
+        steps=8,
+        epsilon_planned=1.0,
+    )
+    newest = SessionAdvanced(session_id=name, tenant="acme", state=state, step=0, steps=8) if state else None
+    return Session(assignment=assignment, newest=newest)
+
+
+def names(assignments: tuple[TrainingAssignment, ...]) -> list[str]:
+    return [assignment.session_id for assignment in assignments]
+
+
+def test_wanted_sessions_start_in_order_as_far_as_there_are_places() -> None:
+    ours = {name: session(name) for name in ("a", "b", "c")}
+    assert names(next_moves(ours, running=frozenset(), places=2).start) == ["a", "b"]
+    assert names(next_moves(ours, running=frozenset({"a", "b"}), places=2).start) == []
+    assert names(next_moves(ours, running=frozenset({"b"}), places=2).start) == ["a"]
+
+
+def test_a_final_session_is_neither_started_nor_cancelled_and_its_process_is_stopped() -> None:
+    ours = {"a": session("a", state=SessionState.COMPLETED)}
+    moves = next_moves(ours, running=frozenset({"a"}), places=1)
+    assert (moves.stop, moves.cancel, moves.start) == (("a",), (), ())
+
+
+def test_a_cancelled_session_is_stopped_and_said_to_be_cancelled_once() -> None:
+    ours = {"a": session("a", desired=Desired.CANCELLED)}
+    moves = next_moves(ours, running=frozenset({"a"}), places=1)
+    assert (moves.stop, names(moves.cancel), moves.start) == (("a",), ["a"], ())
+    said = {"a": session("a", desired=Desired.CANCELLED, state=SessionState.CANCELLED)}
+    assert next_moves(said, running=frozenset(), places=1).cancel == ()
+
+
+def test_a_session_that_became_anothers_is_stopped() -> None:
+    assert next_moves({}, running=frozenset({"a"}), places=1).stop == ("a",)
+
+
+def test_crashes_without_progress_exhaust_a_session_and_progress_forgives_them() -> None:
+    attempts = Attempts(most=2)
+    attempts.ended("a", 1)
+    assert not attempts.exhausted("a", 0)
+    attempts.ended("a", -9)
+    assert attempts.exhausted("a", 0)
+    assert not attempts.exhausted("a", 8)
+
+
+def test_an_orderly_end_is_no_crash() -> None:
+    attempts = Attempts(most=1)
+    attempts.ended("a", 0)
+    assert not attempts.exhausted("a", 0)
+
+
+def test_restarts_pause_longer_after_each_crash() -> None:
+    attempts = Attempts()
+    assert attempts.may_start("a", 0.0)
+    attempts.ended("a", 1)
+    assert not attempts.may_start("a", 0.5)
+    assert attempts.may_start("a", 1.0)
+    assert not attempts.may_start("a", 2.5)
+    assert attempts.may_start("a", 3.0)
