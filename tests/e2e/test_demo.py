@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 
 from ctrainer.agents.events import read_event
 from ctrainer.agents.records import Record
+from ctrainer.schemas.catalogue import CATALOGUE, Mode
 from ctrainer.schemas.privacy import BudgetGranted, LedgerRecord
 from ctrainer.schemas.topics import PRIVACY_LEDGER, TRAINING_PROGRESS
 from ctrainer.streams import embedded
@@ -84,10 +86,10 @@ def lines_until(demo: subprocess.Popen[str], text: str) -> Iterator[str]:
     pytest.fail(f"the demo never said {text!r}")
 
 
-def test_the_demo_takes_samples_to_a_private_adapter_and_balances(
+async def test_the_demo_takes_samples_to_a_private_adapter_and_balances(
     environment: Mapping[str, str], tiny_model: Path
 ) -> None:
-    result = finished(start_demo(environment, tiny_model))
+    result = await asyncio.to_thread(finished, start_demo(environment, tiny_model))
 
     assert_balanced(result["samples"])
     session, adapter = result["session"], result["adapter"]
@@ -97,6 +99,7 @@ def test_the_demo_takes_samples_to_a_private_adapter_and_balances(
     assert adapter["digest"] == folder_digest(Path(str(adapter["path"])))
     assert_loads_with_plain_peft(Path(str(adapter["path"])), tiny_model)
     assert float(str(result["perplexity"]["base"])) > 1
+    await assert_a_plain_client_reads_every_event_as_clean_json(environment["KAFKA_BOOTSTRAP_SERVERS"])
 
 
 def assert_loads_with_plain_peft(adapter: Path, base: Path) -> None:
@@ -107,6 +110,29 @@ def assert_loads_with_plain_peft(adapter: Path, base: Path) -> None:
     moved = [weight for name, weight in model.named_parameters() if "lora_B" in name]
     assert moved
     assert all(bool(weight.any()) for weight in moved)
+
+
+async def assert_a_plain_client_reads_every_event_as_clean_json(bootstrap_servers: str) -> None:
+    topics = [name for name, content in CATALOGUE.items() if content.mode is Mode.STRUCTURED and content.in_use]
+    consumer = AIOKafkaConsumer(
+        *topics,
+        bootstrap_servers=bootstrap_servers,
+        isolation_level="read_committed",
+        auto_offset_reset="earliest",
+    )
+    await consumer.start()
+    seen: dict[str, set[str]] = {}
+    while set(seen) != set(topics):
+        for records in (await asyncio.wait_for(consumer.getmany(timeout_ms=5_000), 30)).values():
+            for record in records:
+                event = json.loads(record.value)
+                assert event["specversion"] == "1.0"
+                assert event["constitutionhash"] == "cdd01ef066bc6cf2"
+                assert ("schema-version", b"1") in record.headers
+                seen.setdefault(record.topic, set()).add(event["type"])
+    await consumer.stop()
+    assert "org.constitutional-trainer.SampleJudged.v1" in seen["compliance.events"]
+    assert "org.constitutional-trainer.BudgetSpent.v1" in seen["privacy.events"]
 
 
 def test_a_worker_killed_during_the_demo_is_replaced_and_the_table_balances(
