@@ -122,11 +122,14 @@ class Stream:
 
     async def verify(self) -> None:
         """Stop the workers and compare what was sent with what can be read: by identity, and in order."""
-        for worker in self.workers:
-            await worker.stop()
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            for worker in self.workers:
+                await worker.stop()
         reader = TopicReader(bootstrap_servers=self._bootstrap_servers)
-        outputs = [record async for record in reader.read_topic(self._target)]
-        dead = [record async for record in reader.read_topic(DEAD_LETTERS) if _came_from(record, self._source)]
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            outputs = [record async for record in reader.read_topic(self._target)]
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            dead = [record async for record in reader.read_topic(DEAD_LETTERS) if _came_from(record, self._source)]
         seen = Counter(record.value for record in (*outputs, *dead))
         assert {value: count for value, count in seen.items() if count > 1} == {}, "duplicates"
         assert set(self.sent) - set(seen) == set(), "lost"

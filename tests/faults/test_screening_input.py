@@ -138,11 +138,11 @@ async def test_judging_goes_on_when_redis_goes(bootstrap_servers: str, make_topi
             await screened.judged(100)
             with Redis.from_url(str(redis.url)) as client:
                 assert client.dbsize() == len(before)
-            await asyncio.to_thread(redis.process.kill)
+            await asyncio.to_thread(redis.kill)
             await screened.send(after)
             events = await screened.judged(200)
     finally:
         await cache.close()
-        redis.process.stop()
+        redis.stop()
     assert [event.data.source.offset for event in events] == list(range(200))
     assert {event.data.verdict for event in events} == {Verdict.ACCEPT}
