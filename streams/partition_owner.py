@@ -24,7 +24,8 @@ Restore = Callable[[int, int], Awaitable[None]]
 """Rebuilds a stage's state for a partition from its own outputs; called with the partition and the committed offset."""
 
 _FETCH_MS = 500
-_FINISH_SECONDS = 20.0
+_FINISH_SECONDS = 15.0
+_CLOSE_SECONDS = 5.0
 _FIRST_BACKOFF_SECONDS = 0.1
 _LONGEST_BACKOFF_SECONDS = 5.0
 _LOG = logging.getLogger(__name__)
@@ -185,7 +186,8 @@ class PartitionOwner:
 
 
 async def _close(outlet: TransactionalOutlet) -> None:
+    """Close a producer, but do not wait for one that cannot deliver what it holds: its transaction will be aborted."""
     try:
-        await outlet.stop()
-    except KafkaError as error:
+        await asyncio.wait_for(outlet.stop(), _CLOSE_SECONDS)
+    except (KafkaError, TimeoutError) as error:
         _LOG.warning("closing a producer: %s", type(error).__name__)

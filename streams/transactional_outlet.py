@@ -15,7 +15,7 @@ Probe = Callable[[str, int], Awaitable[None]]
 
 _BATCH_BYTES = 512 * 1024
 _REQUEST_BYTES = 32 * 1024 * 1024
-_TRANSACTION_TIMEOUT_MS = 60_000
+_TRANSACTION_TIMEOUT_MS = 20_000
 
 
 class OutputTooLargeError(Exception):
