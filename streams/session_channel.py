@@ -7,7 +7,7 @@ is stopped at its next reservation, before any noise is drawn.
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -42,14 +42,19 @@ from ctrainer.streams.location import Location
 from ctrainer.streams.partitioning import partition_for
 from ctrainer.streams.settings import Settings
 from ctrainer.streams.topic_reader import TopicReader
+from ctrainer.trainer.accounting import epsilon_of
 
 _TRANSACTION_TIMEOUT_MS = 10_000
-_PATIENCE_SECONDS = 15.0
+_PATIENCE_SECONDS = 2.0
 _LOG = logging.getLogger(__name__)
 
 
 class SessionFencedError(Exception):
     """Another process has taken this session over; this one must end and touch nothing more."""
+
+
+class SessionStoppedError(Exception):
+    """The session was asked to stop while it waited for the ledger. What it had asked for stays charged if granted."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,6 +65,7 @@ class SessionChannel:
     constitution: ConstitutionReference
     reader: TopicReader
     producer: AIOKafkaProducer
+    should_stop: Callable[[], bool] = lambda: False
     spent: PrivacyGuarantee | None = None
     granted: BudgetGranted | None = None
 
@@ -70,6 +76,8 @@ class SessionChannel:
         location: Location,
         assignment: TrainingAssignment,
         constitution: ConstitutionReference,
+        *,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> "SessionChannel":
         """Fence every former process of the session, and learn what its scope has spent so far."""
         security = client_security(settings)
@@ -81,7 +89,13 @@ class SessionChannel:
         )
         await producer.start()
         reader = TopicReader(bootstrap_servers=location.bootstrap_servers, security=security)
-        channel = cls(assignment=assignment, constitution=constitution, reader=reader, producer=producer)
+        channel = cls(
+            assignment=assignment,
+            constitution=constitution,
+            reader=reader,
+            producer=producer,
+            should_stop=should_stop,
+        )
         await channel._learn_spend()
         return channel
 
@@ -113,12 +127,18 @@ class SessionChannel:
         """Ask the ledger for a block and wait for its entry, as long as it takes.
 
         A reservation has a fresh id: a block that a crash interrupted is charged again, never run on an old grant.
+
+        Raises:
+            SessionFencedError: another process has this session now.
+            SessionStoppedError: the session was asked to stop before the answer came.
         """
         request = self._reservation(first_step, steps)
         async with watch(self.reader, [PRIVACY_LEDGER]) as ledger:
             await self._publish([self._request(request)])
             answer = None
             while answer is None:
+                if self.should_stop():
+                    raise SessionStoppedError(self.assignment.session_id)
                 answer = await self._answer(ledger, request.reservation_id)
         if isinstance(answer, BudgetGranted):
             self.granted = answer
@@ -144,7 +164,8 @@ class SessionChannel:
         async for record in self.reader.read_topic(PRIVACY_LEDGER, partition):
             entry = read_event(record.value, LedgerRecord)
             if entry.scope == self.assignment.scope and isinstance(entry.entry, BudgetGranted):
-                self.spent = self._guarantee(entry.entry.epsilon)
+                # The last grant may be another session's, with another delta: the spend is worth what it is at ours.
+                self.spent = self._guarantee(epsilon_of(entry.entry.rdp, self.assignment.request.privacy.delta))
 
     async def _publish(self, outputs: Sequence[OutputRecord]) -> None:
         try:

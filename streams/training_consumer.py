@@ -128,9 +128,9 @@ class TrainingConsumer(Service):
         """Own other partitions than before; sessions of lost ones checkpoint and end first."""
         self._owned = partitions
         lost = [name for name in self._processes if not self._is_ours(name)]
-        await asyncio.gather(*(self._processes[name].stop() for name in lost))
+        await asyncio.gather(*(child.stop() for name in lost if (child := self._processes.get(name))))
         for name in lost:
-            del self._processes[name]
+            self._processes.pop(name, None)
 
     async def _reconcile(self) -> None:
         """Bring running processes and desired sessions together."""
@@ -138,7 +138,8 @@ class TrainingConsumer(Service):
         ours = {name: session for name, session in self._picture.sessions.by_id.items() if self._is_ours(name)}
         moves = next_moves(ours, running=frozenset(self._processes), places=self._parallel_sessions)
         for name in moves.stop:
-            await self._processes.pop(name).stop()
+            if child := self._processes.pop(name, None):
+                await child.stop()
         for assignment in moves.cancel:
             await self._say(assignment, SessionState.CANCELLED, "cancelled", "a command asked for it")
         for assignment in moves.start:
@@ -150,7 +151,7 @@ class TrainingConsumer(Service):
             if child.process.returncode is not None:
                 _LOG.info("session %s: its process ended with status %d", name, child.process.returncode)
                 self._attempts.ended(name, child.process.returncode)
-                del self._processes[name]
+                self._processes.pop(name, None)
 
     async def _start_or_give_up(self, assignment: TrainingAssignment) -> None:
         name = assignment.session_id

@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 from ctrainer.agents.sessions import Session
 from ctrainer.schemas.training import TrainingAssignment
 
+TAKEN_OVER = 75
+UNREACHABLE = 69
+"""How the process of a session ends when nothing is wrong with the session: see `training_session`."""
+
 _FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,28 +42,36 @@ def next_moves(ours: Mapping[str, Session], *, running: frozenset[str], places: 
 
 @dataclass(slots=True)
 class Attempts:
-    """How often the process of each session crashed without getting any further."""
+    """How often the process of each session ended badly without getting any further.
+
+    Crashes are counted against `most`. A process that found its session taken, or Kafka out of reach, is no crash: it
+    is only tried again after a longer pause.
+    """
 
     most: int = 5
     _crashes: dict[str, int] = field(default_factory=dict)
+    _setbacks: dict[str, int] = field(default_factory=dict)
     _steps: dict[str, int] = field(default_factory=dict)
     _not_before: dict[str, float] = field(default_factory=dict)
 
     def ended(self, session_id: str, status: int) -> None:
-        """Note that a process ended; status 0 is no crash."""
+        """Note that a process ended; status 0 is an orderly end."""
         if status != 0:
+            self._setbacks[session_id] = self._setbacks.get(session_id, 0) + 1
+        if status not in {0, TAKEN_OVER, UNREACHABLE}:
             self._crashes[session_id] = self._crashes.get(session_id, 0) + 1
 
     def exhausted(self, session_id: str, step: int) -> bool:
         """Return whether a session at `step` has crashed too often; progress since the last crash clears the count."""
         if step > self._steps.get(session_id, 0):
             self._steps[session_id] = step
-            self._crashes[session_id] = 0
+            self._crashes[session_id] = self._setbacks[session_id] = 0
         return self._crashes.get(session_id, 0) >= self.most
 
     def may_start(self, session_id: str, now: float) -> bool:
-        """Return whether the pause after the last start is over; it doubles with each crash."""
+        """Return whether the pause after the last start is over; it doubles with each setback, up to a minute."""
         if now < self._not_before.get(session_id, 0.0):
             return False
-        self._not_before[session_id] = now + _FIRST_PAUSE_SECONDS * 2 ** self._crashes.get(session_id, 0)
+        pause = _FIRST_PAUSE_SECONDS * 2 ** min(self._setbacks.get(session_id, 0), 10)
+        self._not_before[session_id] = now + min(pause, _LONGEST_PAUSE_SECONDS)
         return True

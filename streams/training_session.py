@@ -1,8 +1,8 @@
 """One training session as a process of its own: `python -m ctrainer.streams.training_session`.
 
 The first line on standard input is the assignment; the end of standard input means that the trainer is gone.
-Exit codes: 0 the session has ended, or was asked to stop and can go on later; 75 another process has it; anything else
-is a crash.
+Exit codes: 0 the session has ended, or was asked to stop and can go on later; 75 another process has it; 69 Kafka is
+out of reach; anything else is a crash.
 """
 
 import fcntl
@@ -22,6 +22,7 @@ from typing import TextIO
 
 import orjson
 import torch
+from aiokafka.errors import KafkaError
 
 from ctrainer.agents.events import read_event
 from ctrainer.agents.sealing import members, read_samples
@@ -37,9 +38,10 @@ from ctrainer.streams.active_constitution import constitution_reference
 from ctrainer.streams.location import locate
 from ctrainer.streams.logs import configure_logs
 from ctrainer.streams.loop_thread import LoopThread
-from ctrainer.streams.session_channel import SessionChannel, SessionFencedError
+from ctrainer.streams.session_channel import SessionChannel, SessionFencedError, SessionStoppedError
 from ctrainer.streams.settings import Settings
 from ctrainer.streams.topic_reader import TopicReader
+from ctrainer.streams.training_plan import TAKEN_OVER, UNREACHABLE
 from ctrainer.trainer.adapter import add_adapter, save_adapter
 from ctrainer.trainer.checkpoint import Checkpoints
 from ctrainer.trainer.errors import DatasetChangedError, NothingToLearnError
@@ -50,7 +52,6 @@ from ctrainer.trainer.plan import PrivacyPlan
 from ctrainer.trainer.randomness import Randomness
 from ctrainer.trainer.tokenization import EncodedExample, encode
 
-TAKEN_OVER = 75
 _LOG = logging.getLogger(__name__)
 
 
@@ -298,13 +299,19 @@ def main() -> int:
         except SessionFencedError:
             _LOG.warning("session %s was taken over by another process", assignment.session_id)
             return TAKEN_OVER
+        except KafkaError as error:
+            _LOG.warning("session %s: Kafka is out of reach: %s", assignment.session_id, type(error).__name__)
+            return UNREACHABLE
 
 
 def _serve(settings: Settings, assignment: TrainingAssignment, loop: LoopThread, stop: Event) -> int:
     reference = constitution_reference(settings)
-    channel = loop.run(SessionChannel.open(settings, locate(settings), assignment, reference))
+    opened = SessionChannel.open(settings, locate(settings), assignment, reference, should_stop=stop.is_set)
+    channel = loop.run(opened)
     try:
         SessionProcess(settings=settings, assignment=assignment, channel=channel, loop=loop, stop=stop).run()
+    except SessionStoppedError:
+        _LOG.info("session %s stopped while it waited for the ledger", assignment.session_id)
     finally:
         loop.run(channel.close())
     return 0

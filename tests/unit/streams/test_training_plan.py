@@ -1,10 +1,12 @@
 from uuid import UUID
 
+import pytest
+
 from ctrainer.agents.sessions import Session
 from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.privacy import Mechanism
 from ctrainer.schemas.training import Desired, SessionAdvanced, SessionState, TrainAdapter, TrainingAssignment
-from ctrainer.streams.training_plan import Attempts, next_moves
+from ctrainer.streams.training_plan import TAKEN_OVER, UNREACHABLE, Attempts, next_moves
 
 
 def session(name: str, *, desired: Desired = Desired.TRAINED, state: SessionState | None = None) -> Session:
@@ -68,6 +70,17 @@ def test_an_orderly_end_is_no_crash() -> None:
     attempts = Attempts(most=1)
     attempts.ended("a", 0)
     assert not attempts.exhausted("a", 0)
+
+
+@pytest.mark.parametrize("status", [TAKEN_OVER, UNREACHABLE])
+def test_a_session_that_is_taken_or_out_of_reach_is_tried_for_ever_with_pauses(status: int) -> None:
+    attempts = Attempts(most=1)
+    for _ in range(100):
+        attempts.ended("a", status)
+    assert not attempts.exhausted("a", 0)
+    assert attempts.may_start("a", 0.0)
+    assert not attempts.may_start("a", 59.0)
+    assert attempts.may_start("a", 60.0)
 
 
 def test_restarts_pause_longer_after_each_crash() -> None:

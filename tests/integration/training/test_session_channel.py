@@ -1,0 +1,114 @@
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from ctrainer.agents.privacy import PrivacyLedger
+from ctrainer.schemas.constitution_reference import ConstitutionReference
+from ctrainer.schemas.privacy import BudgetGranted, BudgetRefused, Mechanism
+from ctrainer.schemas.topics import PRIVACY_REQUESTS
+from ctrainer.schemas.training import Desired, SessionState, TrainAdapter, TrainingAssignment
+from ctrainer.streams.application import create_application
+from ctrainer.streams.location import Location
+from ctrainer.streams.session_channel import SessionChannel, SessionFencedError, SessionStoppedError
+from ctrainer.streams.settings import Settings
+from ctrainer.streams.source_metrics import StreamMetrics
+from ctrainer.streams.stage import Stage
+from ctrainer.streams.topic_administration import TopicAdministration
+from ctrainer.streams.topic_reader import TopicReader
+from ctrainer.streams.transactional_source import Subscription, TransactionalSource
+
+CONSTITUTION = ConstitutionReference(hash="cdd01ef066bc6cf2", digest="sha256:00")
+Open = Callable[..., Awaitable[SessionChannel]]
+
+
+def assignment(scope: str) -> TrainingAssignment:
+    request = TrainAdapter(request_id=UUID(int=1), tenant="acme", dataset_id="d", constitution=CONSTITUTION)
+    return TrainingAssignment(
+        session_id=str(uuid4()),
+        tenant="acme",
+        desired=Desired.TRAINED,
+        request=request,
+        scope=scope,
+        mechanism=Mechanism(sampling_rate=0.02, noise_multiplier=0.6, clip_norm=1.0, expected_batch_size=6),
+        steps=40,
+        epsilon_planned=7.0,
+    )
+
+
+@pytest.fixture
+async def topics(bootstrap_servers: str) -> None:
+    administration = TopicAdministration(bootstrap_servers=bootstrap_servers, partitions=4, replication_factor=1)
+    await administration.apply()
+
+
+@pytest.fixture
+async def open_channel(bootstrap_servers: str, topics: None, tmp_path: Path) -> AsyncIterator[Open]:  # noqa: ARG001
+    settings = Settings(cache_folder=tmp_path, state_folder=tmp_path)
+    location = Location(bootstrap_servers=bootstrap_servers, redis_url=None)
+    async with AsyncExitStack() as stack:
+
+        async def opened(of: TrainingAssignment, *, should_stop: Callable[[], bool] = lambda: False) -> SessionChannel:
+            channel = await SessionChannel.open(settings, location, of, CONSTITUTION, should_stop=should_stop)
+            stack.push_async_callback(channel.close)
+            return channel
+
+        yield opened
+
+
+@pytest.fixture
+async def ledger(bootstrap_servers: str, topics: None) -> AsyncIterator[None]:  # noqa: ARG001 - they must exist
+    """The real ledger agent on the real engine."""
+    handler = PrivacyLedger(topics=TopicReader(bootstrap_servers=bootstrap_servers), constitution=CONSTITUTION)
+    app = create_application("ledger")
+    source = TransactionalSource(
+        subscription=Subscription(
+            application="ledger", bootstrap_servers=bootstrap_servers, topic=PRIVACY_REQUESTS, group="ledger-test"
+        ),
+        stage=Stage(app, name="privacy", handler=handler),
+        metrics=StreamMetrics.register(CollectorRegistry()).of("privacy"),
+        restore=handler.restore,
+    )
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(app)
+        await stack.enter_async_context(source)
+        yield
+
+
+async def test_a_second_process_of_a_session_fences_the_first_before_it_can_reserve(open_channel: Open) -> None:
+    session = assignment(f"acme/{uuid4()}")
+    first = await open_channel(session)
+    await first.advanced(SessionState.STARTED, 0)
+    second = await open_channel(session)
+    with pytest.raises(SessionFencedError):
+        await first.reserve(0, 8)
+    await second.advanced(SessionState.STARTED, 0)
+
+
+async def test_a_wait_for_the_ledger_ends_when_the_session_is_asked_to_stop(open_channel: Open) -> None:
+    channel = await open_channel(assignment(f"acme/{uuid4()}"), should_stop=lambda: True)
+    with pytest.raises(SessionStoppedError):
+        await channel.reserve(0, 8)
+
+
+@pytest.mark.usefixtures("ledger")
+async def test_blocks_are_granted_until_the_budget_refuses_and_a_new_process_knows_the_spend(
+    open_channel: Open,
+) -> None:
+    session = assignment(f"acme/{uuid4()}")
+    channel = await open_channel(session)
+    granted = await channel.reserve(0, 8)
+    assert isinstance(granted, BudgetGranted)
+    await channel.advanced(SessionState.TRAINING, 8)
+
+    refused = await channel.reserve(8, 1_000_000)
+    assert isinstance(refused, BudgetRefused)
+    assert refused.reason == "budget-exhausted"
+    assert refused.acceptable_steps > 0
+
+    successor = await open_channel(session)
+    assert successor.spent is not None
+    assert successor.spent.epsilon == pytest.approx(granted.epsilon)
