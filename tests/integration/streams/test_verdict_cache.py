@@ -1,5 +1,8 @@
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
+
+import pytest
 
 from ctrainer.streams.embedded.redis_server import RedisServer
 from ctrainer.streams.verdict_cache import TIME_TO_LIVE_SECONDS, RedisVerdictCache
@@ -23,17 +26,23 @@ async def test_another_application_sees_nothing_of_it(redis_url: str) -> None:
     await other.close()
 
 
-async def test_without_redis_nothing_is_cached_and_nothing_fails(tmp_path: Path) -> None:
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
     server = RedisServer(folder=tmp_path)
-    cache = RedisVerdictCache.connect(server.start(), prefix="test:", pause_batches=2)
+    server.start()
+    yield server
+    server.stop()
+
+
+async def test_without_redis_nothing_is_cached_and_nothing_fails(own_redis: RedisServer) -> None:
+    cache = RedisVerdictCache.connect(str(own_redis.url), prefix="test:", pause_batches=2)
     await cache.put_many({"a": b"1"})
-    server.kill()
+    own_redis.kill()
     assert await cache.get_many(["a"]) == [None]
     await cache.put_many({"a": b"1"})
-    server.start()
+    own_redis.start()
     answers = [await cache.get_many(["a"]) for _ in range(3)]
     assert answers[-1] == [None]
     await cache.put_many({"a": b"2"})
     assert await cache.get_many(["a"]) == [b"2"]
     await cache.close()
-    server.stop()
