@@ -5,6 +5,7 @@ import platform
 import shutil
 from dataclasses import dataclass
 from enum import StrEnum
+from urllib.parse import urlsplit
 
 from aiokafka.errors import KafkaError
 from redis.asyncio import Redis
@@ -83,14 +84,17 @@ async def _redis(settings: Settings) -> Finding:
         return Finding(
             check="redis", health=Health.WARNING, detail="no REDIS_URL: verdicts are not shared, only slower"
         )
+    # A URL may hold a password: only the place is shown.
+    place = urlsplit(url).netloc.rpartition("@")[2]
     redis = Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2)
     try:
         await redis.ping()
     except (RedisError, OSError) as error:
-        return Finding(check="redis", health=Health.WARNING, detail=f"{url}: {error}; screening is only slower")
+        detail = f"{place}: {type(error).__name__}; screening is only slower"
+        return Finding(check="redis", health=Health.WARNING, detail=detail)
     finally:
         await redis.aclose()
-    return Finding(check="redis", health=Health.GOOD, detail=url)
+    return Finding(check="redis", health=Health.GOOD, detail=place)
 
 
 def _constitution(settings: Settings) -> Finding:
