@@ -1,6 +1,5 @@
 """The whole main job on one machine: real Kafka, a real model, and a table at the end that must balance."""
 
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -37,6 +36,7 @@ from ctrainer.schemas.training import (
 from ctrainer.streams.child_process import ChildProcess
 from ctrainer.streams.command_submitter import CommandSubmitter
 from ctrainer.streams.demo_result import DemoResult, count_outcomes
+from ctrainer.streams.embedded.ports import free_port
 from ctrainer.streams.event_watch import EventWatch, watch
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.keyring import SigningKey, create_key, read_signing_key
@@ -194,7 +194,7 @@ class Demo:
 
     def _child_settings(self) -> Settings:
         return self.settings.model_copy(
-            update={"requesters": self.folder / "keys" / "keyring.json", "web_port": _free_port()}
+            update={"requesters": self.folder / "keys" / "keyring.json", "web_port": free_port()}
         )
 
     def _administration(self) -> TopicAdministration:
@@ -246,9 +246,3 @@ def session_advanced(record: Record, session_id: str) -> SessionAdvanced | None:
     if data.get("session_id") != session_id or "state" not in data:
         return None
     return SessionAdvanced.model_validate(data)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
