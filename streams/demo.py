@@ -1,12 +1,13 @@
 """The whole main job on one machine: real Kafka, a real model, and a table at the end that must balance."""
 
+import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 import orjson
@@ -46,6 +47,8 @@ from ctrainer.streams.settings import Settings
 from ctrainer.streams.topic_administration import TopicAdministration
 from ctrainer.streams.topic_reader import TopicReader
 
+Result = TypeVar("Result")
+
 TENANT = "retail-prod-eu"
 WORKLOAD = "support_agent.order_tools"
 KEY_ID = "demo"
@@ -84,16 +87,19 @@ class Demo:
 
         Raises:
             DemoFailedError: the training session ended otherwise than completed.
+            ChildFailedError: the worker or the trainer died again and again.
         """
         await self._administration().apply()
         key = demo_key(self.folder)
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._children())
-            started = int(time.time() * 1_000)
-            sent, outcomes = await self._judge()
-            manifest = await self._seal(key, started)
-            assignment, final = await self._train(key, manifest)
-            published = await self._published(assignment.session_id)
+        async with self._children() as children:
+            return await _unless_one_fails(children, self._main_job(key))
+
+    async def _main_job(self, key: SigningKey) -> DemoResult:
+        started = int(time.time() * 1_000)
+        sent, outcomes = await self._judge()
+        manifest = await self._seal(key, started)
+        assignment, final = await self._train(key, manifest)
+        published = await self._published(assignment.session_id)
         samples = count_outcomes(outcomes.values(), sent=sent, duplicates=manifest.counts.duplicates)
         return DemoResult.build(samples=samples, final=final, adapter=published)
 
@@ -173,7 +179,7 @@ class Demo:
         raise DemoFailedError(f"session {session_id} completed without an adapter on {ADAPTERS_PUBLISHED}")
 
     @asynccontextmanager
-    async def _children(self) -> AsyncIterator[None]:
+    async def _children(self) -> AsyncIterator[Sequence[ChildProcess]]:
         """Run a worker and a trainer as processes of their own; either is started again if it is killed."""
         settings = self._child_settings()
         async with AsyncExitStack() as stack:
@@ -181,8 +187,8 @@ class Demo:
             for child in children:
                 await stack.enter_async_context(child)
             self.report.say(f"starting a worker and a trainer (logs in {self.folder / 'logs'})")
-            await wait_until_ready(settings.web_host, settings.web_port)
-            yield
+            await _unless_one_fails(children, wait_until_ready(settings.web_host, settings.web_port))
+            yield children
 
     def _child(self, name: str, settings: Settings) -> ChildProcess:
         return ChildProcess(
@@ -215,6 +221,19 @@ class Demo:
         if self.settings.kafka_bootstrap_servers is None:
             raise DemoFailedError("the demo needs the address of a Kafka broker")
         return self.settings.kafka_bootstrap_servers
+
+
+async def _unless_one_fails(children: Sequence[ChildProcess], job: Coroutine[Any, Any, Result]) -> Result:
+    """Return the job's result, or raise as soon as one of the children has failed for good."""
+    task = asyncio.create_task(job)
+    ends: set[asyncio.Future[Any]] = {task, *(child.failed for child in children)}
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    if not task.done():
+        task.cancel()
+        for child in children:
+            if child.failed.done():
+                child.failed.result()
+    return await task
 
 
 def demo_key(folder: Path) -> SigningKey:
