@@ -24,7 +24,8 @@ setup: $(STAMP)  ## make .venv from the locked, hashed requirements
 demo: setup  ## watch the whole thing happen on a real Apache Kafka
 	$(BIN)/ctrainer demo
 
-test: setup lint type  ## lint, types, import rules, then every test on real Kafka and Redis
+test: setup lint type  ## lint, types, import rules, then every example and test on real Kafka and Redis
+	$(BIN)/python -m pytest --doctest-modules --quiet schemas trainer agents streams
 	$(BIN)/python -m pytest
 
 chaos: setup  ## 300 random faults over two workers

@@ -11,7 +11,7 @@ def partition_for(key: bytes | None, partitions: int, otherwise: int) -> int:
     """Return the partition of `key` among `partitions`; a record without a key takes `otherwise`, wrapped around.
 
     >>> partition_for(b"acme/chat", 4, 0)
-    2
+    1
     """
     return otherwise % partitions if key is None else _partition(key, partitions)
 
