@@ -15,6 +15,7 @@ from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
 
 from ctrainer.agents.dead_letter import dead_letter
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
+from ctrainer.streams.patience import end_within
 from ctrainer.streams.source_metrics import SourceMetrics
 from ctrainer.streams.stage import HandlerFailedError, Stage, WorldFailedError
 from ctrainer.streams.topic_reader import to_record
@@ -109,7 +110,8 @@ class PartitionOwner:
                 await asyncio.sleep(backoff)
                 backoff = min(2 * backoff, _LONGEST_BACKOFF_SECONDS)
             finally:
-                await _close(outlet)
+                # A producer that cannot deliver what it holds is left: its transaction will be aborted.
+                await end_within(_CLOSE_SECONDS, outlet.stop(), what="closing a producer")
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         """Give the partition back when this owner ended by a fault of its own, so that another one can be made."""
@@ -183,11 +185,3 @@ class PartitionOwner:
     async def _at(self, point: str) -> None:
         if self._probe is not None:
             await self._probe(point, self.place.partition)
-
-
-async def _close(outlet: TransactionalOutlet) -> None:
-    """Close a producer, but do not wait for one that cannot deliver what it holds: its transaction will be aborted."""
-    try:
-        await asyncio.wait_for(outlet.stop(), _CLOSE_SECONDS)
-    except (KafkaError, TimeoutError) as error:
-        _LOG.warning("closing a producer: %s", type(error).__name__)

@@ -11,11 +11,13 @@ from aiokafka.errors import KafkaError
 from mode import Service
 
 from ctrainer.streams.partition_owner import PartitionOwner, Phase, Restore
+from ctrainer.streams.patience import end_within
 from ctrainer.streams.source_metrics import SourceMetrics
 from ctrainer.streams.stage import Stage
 from ctrainer.streams.transactional_outlet import Probe, TransactionalOutlet
 
 _REJOIN_SECONDS = 0.5
+_LEAVE_SECONDS = 5.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -84,7 +86,8 @@ class TransactionalSource(Service):
         finally:
             self.joined = False
             await self._give_up()
-            await consumer.stop()
+            # Brokers that do not answer learn of our leaving by the session time-out.
+            await end_within(_LEAVE_SECONDS, consumer.stop(), what="leaving the group")
 
     async def assigned(self, consumer: AIOKafkaConsumer, places: set[TopicPartition]) -> None:
         """Take over partitions, in an epoch of their own."""
