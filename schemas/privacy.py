@@ -52,7 +52,7 @@ class Mechanism(Message):
     """
 
     sampling_rate: float = Field(gt=0, le=1)
-    noise_multiplier: float = Field(gt=0)
+    noise_multiplier: float = Field(ge=0.1, le=1_000)
     clip_norm: float = Field(gt=0)
     expected_batch_size: float = Field(gt=0)
     unit: PrivacyUnit = PrivacyUnit.RECORD
