@@ -53,6 +53,8 @@ requester relies on; if another one is active, the command is refused. A refusal
 A record that cannot be handled is copied to `dead-letters` with value and headers untouched and these headers added:
 `dlq.stage`, `dlq.reason` (a code), `dlq.error.message` (never any of the record's text), `dlq.src.topic`, `dlq.src.partition`,
 `dlq.src.offset`, `dlq.src.timestamp`, and `dlq.src.key` where the record had a key.
+A record that no topic takes back (compressed, it may be many times as large as its topic allows) leaves only a reference: no value,
+none of its own headers, and `dlq.omitted.bytes` and `dlq.omitted.sha256` of its value.
 """
 
 

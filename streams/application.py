@@ -23,6 +23,9 @@ class Application(faust.App):
         self.flow_control.resume()
         await super().on_started()
 
+    def _create_directories(self) -> None:
+        """Make none: no table is kept here, and the working directory may be read-only."""
+
 
 def create_application(name: str) -> faust.App:
     """Return an app that is not started and knows no agent yet."""

@@ -8,12 +8,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
 
-from ctrainer.agents.dead_letter import dead_letter
+from ctrainer.agents.dead_letter import dead_letter, dead_reference
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.streams.patience import end_within
 from ctrainer.streams.source_metrics import SourceMetrics
@@ -23,6 +24,9 @@ from ctrainer.streams.transactional_outlet import OutputTooLargeError, Probe, Tr
 
 Restore = Callable[[int, int], Awaitable[None]]
 """Rebuilds a stage's state for a partition from its own outputs; called with the partition and the committed offset."""
+
+DeadLetter = Callable[..., OutputRecord]
+"""Makes the dead letter of a record: whole, or as a reference."""
 
 _FETCH_MS = 500
 _FINISH_SECONDS = 15.0
@@ -40,6 +44,22 @@ class Phase(Enum):
     DELIVERING = "delivering"
     LOST = "lost"
     STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """How often the outputs of the record at one offset, standing alone, were refused for their size."""
+
+    offset: int = -1
+    times: int = 0
+
+    def another(self, offset: int) -> "Refusals":
+        """Return the refusals after one more."""
+        return Refusals(offset, self.of(offset) + 1)
+
+    def of(self, offset: int) -> int:
+        """Return how often the record at `offset` was refused."""
+        return self.times if offset == self.offset else 0
 
 
 class PartitionOwner:
@@ -72,6 +92,10 @@ class PartitionOwner:
         self._make_outlet = make_outlet
         self._restore = restore
         self._max_records = max_records
+        self._batch_records = max_records
+        self._refusals = Refusals()
+        self._backoff = _FIRST_BACKOFF_SECONDS
+        self._answered_at: int | None = None
         self._metrics = metrics
         self._probe = probe
         self._lost = lost
@@ -92,23 +116,23 @@ class PartitionOwner:
         self.phase = Phase.STOPPED
 
     async def _run(self) -> None:
-        backoff = _FIRST_BACKOFF_SECONDS
         while not self._stopping:
             outlet = self._make_outlet(self.place)
             try:
                 await self._take_over(outlet)
-                backoff = _FIRST_BACKOFF_SECONDS
                 await self._serve(outlet)
+            except OutputTooLargeError:
+                self.phase = Phase.ACQUIRING
             except (ProducerFenced, InvalidProducerEpoch):
                 _LOG.warning("%s/%d: fenced by another owner", *self.place)
                 self.phase = Phase.LOST
                 self._lost()
                 return
             except (KafkaError, WorldFailedError) as error:
-                _LOG.warning("%s/%d: %s; trying again in %.1f s", *self.place, type(error).__name__, backoff)
+                _LOG.warning("%s/%d: %s; trying again in %.1f s", *self.place, type(error).__name__, self._backoff)
                 self.phase = Phase.ACQUIRING
-                await asyncio.sleep(backoff)
-                backoff = min(2 * backoff, _LONGEST_BACKOFF_SECONDS)
+                await asyncio.sleep(self._backoff)
+                self._backoff = min(2 * self._backoff, _LONGEST_BACKOFF_SECONDS)
             finally:
                 # A producer that cannot deliver what it holds is left: its transaction will be aborted.
                 await end_within(_CLOSE_SECONDS, outlet.stop(), what="closing a producer")
@@ -137,34 +161,48 @@ class PartitionOwner:
     async def _serve(self, outlet: TransactionalOutlet) -> None:
         while not self._stopping:
             self.phase = Phase.FETCHING
-            fetched = await self._consumer.getmany(self.place, timeout_ms=_FETCH_MS, max_records=self._max_records)
+            fetched = await self._consumer.getmany(self.place, timeout_ms=_FETCH_MS, max_records=self._batch_records)
             records = tuple(map(to_record, fetched.get(self.place, ())))
-            self.progressed_at = time.monotonic()
+            self._note_answer(bool(records))
             if records and not self._stopping:
                 self.phase = Phase.DELIVERING
                 await self._at("after-read")
                 await self._deliver(outlet, records)
+            self._backoff = _FIRST_BACKOFF_SECONDS
+
+    def _note_answer(self, has_records: bool) -> None:  # noqa: FBT001 - private, one caller
+        """Note progress: records, or an answer of the broker that there are none. Silence is no progress."""
+        answered_at = self._consumer.last_poll_timestamp(self.place)
+        if has_records or answered_at != self._answered_at:
+            self.progressed_at = time.monotonic()
+        self._answered_at = answered_at
 
     async def _deliver(self, outlet: TransactionalOutlet, records: tuple[Record, ...]) -> None:
         with self._metrics.batch(self.place.partition, len(records)):
-            outputs = await self._decide(records)
+            outputs = self._given_up(records) or await self._decide(records)
             await self._at("after-decide")
             try:
                 await outlet.publish(outputs, records[-1].offset + 1)
             except OutputTooLargeError:
-                await self._deliver_smaller(outlet, records)
+                self._note_refusal(records)
+                raise
+        self._batch_records = min(2 * self._batch_records, self._max_records)
 
-    async def _deliver_smaller(self, outlet: TransactionalOutlet, records: tuple[Record, ...]) -> None:
-        """Publish the halves on their own; a single record whose outputs do not fit becomes a dead letter."""
+    def _note_refusal(self, records: tuple[Record, ...]) -> None:
+        """Read less from here on, until the record whose outputs are too large stands alone."""
+        self._batch_records = max(1, len(records) // 2)
         if len(records) == 1:
-            await outlet.publish([self._dead(records[0], "output-too-large", "")], records[0].offset + 1)
-            return
-        if self._restore is not None:
-            # The stage may have adopted part of what was just given up.
-            await self._restore(self.place.partition, records[0].offset)
-        middle = len(records) // 2
-        await self._deliver(outlet, records[:middle])
-        await self._deliver(outlet, records[middle:])
+            self._refusals = self._refusals.another(records[0].offset)
+
+    def _given_up(self, records: tuple[Record, ...]) -> Sequence[OutputRecord]:
+        """Return the dead letter of a record that stands alone and whose outputs were refused, else nothing.
+
+        When the dead letter was refused as well, only a reference to the record is left to publish.
+        """
+        times = self._refusals.of(records[0].offset) if len(records) == 1 else 0
+        if times == 0:
+            return ()
+        return [self._dead(records[0], "output-too-large", "", make=dead_letter if times == 1 else dead_reference)]
 
     async def _decide(self, records: tuple[Record, ...]) -> Sequence[OutputRecord]:
         """Return the outputs of a batch; a record that the stage cannot handle becomes a dead letter among them."""
@@ -177,10 +215,10 @@ class PartitionOwner:
         middle = len(records) // 2
         return [*await self._decide(records[:middle]), *await self._decide(records[middle:])]
 
-    def _dead(self, record: Record, reason: str, message: str) -> OutputRecord:
+    def _dead(self, record: Record, reason: str, message: str, *, make: DeadLetter = dead_letter) -> OutputRecord:
         _LOG.error("%s/%d/%d: %s %s", record.topic, record.partition, record.offset, reason, message)
         self._metrics.dead_letter(reason)
-        return dead_letter(record, stage=self._stage.name, reason=reason, message=message)
+        return make(record, stage=self._stage.name, reason=reason, message=message)
 
     async def _at(self, point: str) -> None:
         if self._probe is not None:

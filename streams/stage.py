@@ -64,14 +64,16 @@ class Stage:
         except asyncio.CancelledError:
             delivery.outputs.cancel()
             raise
-        except Exception as error:  # noqa: BLE001 - the one place where any failure becomes a dead letter
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - any failure becomes a dead letter; native code panics outside Exception
             _fail(delivery, HandlerFailedError(type(error).__name__), error)
         else:
             if not delivery.outputs.cancelled():
                 delivery.outputs.set_result(outputs)
 
 
-def _fail(delivery: Delivery, failure: Exception, cause: Exception) -> None:
+def _fail(delivery: Delivery, failure: Exception, cause: BaseException) -> None:
     failure.__cause__ = cause
     if not delivery.outputs.cancelled():
         delivery.outputs.set_exception(failure)

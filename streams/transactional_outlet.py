@@ -59,15 +59,17 @@ class TransactionalOutlet:
         """Publish outputs and commit `next_offset` for the input partition in one transaction.
 
         Raises:
-            OutputTooLargeError: a topic refused the size; the transaction is aborted and another may follow.
-            KafkaError: anything else. The producer must then be stopped: whether the transaction was committed is
-                known only to a new producer of the same id.
+            OutputTooLargeError: a topic refused the size. Nothing of the transaction is committed.
+            KafkaError: anything else. Whether the transaction was committed is known only to a new producer of the
+                same id.
+
+        After either the producer must be stopped: it has counted sequence numbers that the broker never took, and
+        whatever it sends next to the same partition is out of order.
         """
         await self._producer.begin_transaction()
         try:
             await self._send(outputs)
         except MessageSizeTooLargeError as error:
-            await self._producer.abort_transaction()
             raise OutputTooLargeError from error
         await self._at("after-produce")
         await self._producer.send_offsets_to_transaction({self._place: next_offset}, self._group)

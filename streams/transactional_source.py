@@ -90,8 +90,10 @@ class TransactionalSource(Service):
             await end_within(_LEAVE_SECONDS, consumer.stop(), what="leaving the group")
 
     async def assigned(self, consumer: AIOKafkaConsumer, places: set[TopicPartition]) -> None:
-        """Take over partitions, in an epoch of their own."""
+        """Take over partitions, in an epoch of their own; none while leaving: nobody would give them up again."""
         await self._give_up()
+        if self._lost.is_set() or self.should_stop:
+            return
         self._epoch += 1
         self._owners = {place: self._owner(consumer, place) for place in sorted(places)}
         self.joined = True

@@ -1,18 +1,23 @@
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError
 from prometheus_client import CollectorRegistry
 
-from ctrainer.agents.records import OutputRecord, RecordBatch
+from ctrainer.agents.records import Handler, OutputRecord, RecordBatch
+from ctrainer.schemas.topics import DEAD_LETTERS
 from ctrainer.streams.application import create_application
+from ctrainer.streams.embedded.kafka import KafkaBroker
 from ctrainer.streams.source_metrics import StreamMetrics
 from ctrainer.streams.stage import Stage
+from ctrainer.streams.topic_administration import TopicAdministration
 from ctrainer.streams.topic_reader import TopicReader
 from ctrainer.streams.transactional_source import Subscription, TransactionalSource
+from tests.conftest import create_topics
 
 MakeTopics = Callable[..., Awaitable[tuple[str, ...]]]
 POINTS = ("after-read", "after-decide", "after-produce", "before-commit")
@@ -89,3 +94,105 @@ async def test_after_a_failed_transaction_reading_goes_on_at_the_committed_offse
     assert outage.happened
     assert restores.committed == [0, 0], "the state is rebuilt at the offset where reading goes on"
     assert await values_of(bootstrap_servers, sink) == inputs
+
+
+LARGEST = 16 * 1024 * 1024
+TOO_LARGE = b"x" * (LARGEST + 1)
+
+
+@asynccontextmanager
+async def engine(
+    bootstrap_servers: str, topic: str, handler: Handler
+) -> AsyncIterator[tuple[TransactionalSource, CollectorRegistry]]:
+    """Run one stage on a topic."""
+    registry = CollectorRegistry()
+    app = create_application(topic)
+    source = TransactionalSource(
+        subscription=Subscription(
+            application=topic, bootstrap_servers=bootstrap_servers, topic=topic, group=topic, max_records=10
+        ),
+        stage=Stage(app, name="stage", handler=handler),
+        metrics=StreamMetrics.register(registry).of("stage"),
+    )
+    async with app, source:
+        yield source, registry
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - aiokafka has no event for it
+            await asyncio.sleep(0.05)
+
+
+def handled(registry: CollectorRegistry) -> float:
+    return registry.get_sample_value("constitutional_records_total", {"stage": "stage", "partition": "0"}) or 0.0
+
+
+async def dead_letters_of(bootstrap_servers: str, topic: str) -> list[tuple[bytes | None, dict[str, bytes]]]:
+    letters = TopicReader(bootstrap_servers=bootstrap_servers).read_topic(DEAD_LETTERS)
+    found = [(letter.value, dict(letter.headers)) async for letter in letters]
+    return [(value, headers) for value, headers in found if headers["dlq.src.topic"] == topic.encode()]
+
+
+@pytest.mark.parametrize("place", [0, 7, 23])
+async def test_a_record_whose_output_no_topic_takes_dies_alone_and_the_others_pass(
+    bootstrap_servers: str, make_topics: MakeTopics, place: int
+) -> None:
+    await TopicAdministration(bootstrap_servers=bootstrap_servers, partitions=4, replication_factor=1).apply()
+    source_topic, sink = await make_topics("in", "out", partitions=1)
+    inputs = [b"%d" % number for number in range(24)]
+    await send(bootstrap_servers, source_topic, inputs)
+
+    async def grown(batch: RecordBatch) -> list[OutputRecord]:
+        return [
+            OutputRecord(sink, None, TOO_LARGE if record.offset == place else record.value, record.timestamp)
+            for record in batch.records
+        ]
+
+    async with engine(bootstrap_servers, source_topic, grown) as (_, registry):
+        await eventually(lambda: handled(registry) >= len(inputs))
+    assert handled(registry) == len(inputs)
+    assert await values_of(bootstrap_servers, sink) == [value for value in inputs if value != b"%d" % place]
+    ((value, headers),) = await dead_letters_of(bootstrap_servers, source_topic)
+    assert (value, headers["dlq.reason"]) == (inputs[place], b"output-too-large")
+
+
+async def test_a_poison_record_that_was_small_only_while_compressed_leaves_a_reference(
+    bootstrap_servers: str, make_topics: MakeTopics
+) -> None:
+    await TopicAdministration(bootstrap_servers=bootstrap_servers, partitions=4, replication_factor=1).apply()
+    source_topic, sink = await make_topics("in", "out", partitions=1)
+    producer = AIOKafkaProducer(
+        bootstrap_servers=bootstrap_servers, compression_type="gzip", max_request_size=2 * LARGEST
+    )
+    await producer.start()
+    for value in (b"before", TOO_LARGE, b"after"):
+        await producer.send_and_wait(source_topic, value)
+    await producer.stop()
+
+    async def picky(batch: RecordBatch) -> list[OutputRecord]:
+        if any(len(record.value or b"") > LARGEST for record in batch.records):
+            raise ValueError
+        return [OutputRecord(sink, None, record.value, record.timestamp) for record in batch.records]
+
+    async with engine(bootstrap_servers, source_topic, picky) as (_, registry):
+        await eventually(lambda: handled(registry) == 3)
+    assert await values_of(bootstrap_servers, sink) == [b"before", b"after"]
+    ((value, headers),) = await dead_letters_of(bootstrap_servers, source_topic)
+    assert value is None
+    assert (headers["dlq.src.offset"], headers["dlq.omitted.bytes"]) == (b"1", b"%d" % len(TOO_LARGE))
+
+
+async def test_an_idle_source_is_ready_only_as_long_as_the_broker_answers(own_broker: KafkaBroker) -> None:
+    servers = str(own_broker.bootstrap_servers)
+    (topic,) = await create_topics(servers, "in", partitions=1)
+
+    async def never(_batch: RecordBatch) -> list[OutputRecord]:
+        return []
+
+    async with engine(servers, topic, never) as (source, _):
+        await eventually(lambda: source.is_serving(time.monotonic(), 3.0))
+        await asyncio.to_thread(own_broker.kill)
+        await eventually(lambda: not source.is_serving(time.monotonic(), 3.0))
+        await asyncio.to_thread(own_broker.start)
+        await eventually(lambda: source.is_serving(time.monotonic(), 3.0))

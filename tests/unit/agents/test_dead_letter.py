@@ -1,4 +1,6 @@
-from ctrainer.agents.dead_letter import dead_letter
+from hashlib import sha256
+
+from ctrainer.agents.dead_letter import dead_letter, dead_reference
 from ctrainer.agents.records import Record
 
 RECORD = Record(
@@ -38,3 +40,13 @@ def test_a_record_without_key_has_no_key_header() -> None:
 def test_the_same_record_gives_the_same_letter() -> None:
     first, second = (dead_letter(RECORD, stage="s", reason="r", message="m") for _ in range(2))
     assert first == second
+
+
+def test_a_reference_names_the_record_and_holds_none_of_its_bytes() -> None:
+    huge = RECORD._replace(value=b"v" * 100, key=b"k" * 100, headers=(("h", b"x" * 100),))
+    letter = dead_reference(huge, stage="screening", reason="output-too-large", message="")
+    headers = dict(letter.headers)
+    assert (letter.key, letter.value) == (b"flywheel.samples/3/42", None)
+    assert headers["dlq.omitted.bytes"] == b"100"
+    assert headers["dlq.omitted.sha256"] == sha256(b"v" * 100).hexdigest().encode()
+    assert headers.keys() & {"h", "dlq.src.key"} == set()
