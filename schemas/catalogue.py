@@ -48,7 +48,7 @@ class Content:
     """What one topic carries. `in_use` is false for a topic whose producer or consumer is not part of this version."""
 
     mode: Mode
-    messages: tuple[type[BaseModel], ...] = ()
+    messages: tuple[type[BaseModel] | type[FlywheelRecord], ...] = ()
     in_use: bool = True
 
 
@@ -59,7 +59,7 @@ CATALOGUE: Mapping[str, Content] = MappingProxyType(
         topics.REVIEW_DECISIONS: Content(Mode.BINARY, (ReviewDecision,), in_use=False),
         topics.CONSTITUTION_UPDATES: Content(Mode.BINARY, (Constitution,), in_use=False),
         topics.SAMPLES_ACCEPTED: Content(Mode.BINARY, (AcceptedSample,)),
-        topics.SAMPLES_SLOW_LANE: Content(Mode.BINARY, (ParkedSample,), in_use=False),
+        topics.SAMPLES_SLOW_LANE: Content(Mode.BINARY, (ParkedSample,)),
         topics.DATASETS_SEALED: Content(Mode.STRUCTURED, (DatasetSealed,)),
         topics.TRAINING_ASSIGNMENTS: Content(Mode.STRUCTURED, (TrainingAssignment,)),
         topics.TRAINING_PROGRESS: Content(Mode.STRUCTURED, (SessionAdvanced, CommandRefused)),

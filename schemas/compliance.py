@@ -9,11 +9,14 @@ from ctrainer.schemas.samples import Redaction, Repair, SourceReference
 
 
 class Verdict(StrEnum):
-    """The outcome for a sample."""
+    """The outcome for a sample, for now: those to revise, to review and parked ones get another decision later."""
 
     ACCEPT = "accept"
     REDACT = "redact"
+    REVISE = "revise"
+    REVIEW = "review"
     REJECT = "reject"
+    PARK = "park"
 
 
 class Severity(StrEnum):
@@ -40,7 +43,11 @@ class Finding(Message):
 
 
 class SampleJudged(Message):
-    """The decision on one sample. `score` is 1 minus the highest violation probability over enforced principles."""
+    """One decision on a sample; of several, that with the highest `attempt` holds.
+
+    `score` is 1 minus the highest violation probability over enforced principles, what was redacted left out.
+    `decided_by` names the policy layer, or `person` after a review.
+    """
 
     sample_id: str
     tenant: str
@@ -53,6 +60,7 @@ class SampleJudged(Message):
     shadow_findings: tuple[Finding, ...] = ()
     redactions: tuple[Redaction, ...] = ()
     repairs: tuple[Repair, ...] = ()
+    attempt: int = Field(default=0, ge=0)
     decided_by: str
     policy_revision: str
     detector_version: str

@@ -1,13 +1,15 @@
 """Logged traffic as producers send it: Data Flywheel 1.0 and NeMo Agent Toolkit 1.0/1.1 records.
 
-These models are as open as the contracts they read: unknown keys are ignored, optionals may be null, tool arguments may
+These shapes are as open as the contracts they read: unknown keys are ignored, optionals may be null, tool arguments may
 be text or an object. What comes out of a record is the strict `ChatMessage` (`ctrainer.agents.compliance.shape`).
+They are typed dictionaries: pydantic checks every record of the flood, and reads these twice as fast as models.
 Source: the "Log schema" of NVIDIA's Data Flywheel blueprint, and the records of its exporter in the NeMo Agent Toolkit.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
 
 from ctrainer.schemas.training import Name
 
@@ -17,73 +19,71 @@ CONTRACT_VERSIONS = frozenset({"1.0", "1.1"})
 Role = Literal["system", "developer", "user", "human", "assistant", "ai", "chain", "tool", "function"]
 
 
-class Logged(BaseModel):
-    """A part of a record of somebody else's contract: frozen, and open to keys that we do not read."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class LoggedFunction(Logged):
+class LoggedFunction(TypedDict):
     """The called function; OpenAI logs its arguments as JSON text, the agent toolkit as an object."""
 
     name: Annotated[str, Field(min_length=1)]
-    arguments: str | dict[str, Any] | None = None
+    arguments: NotRequired[str | dict[str, Any] | None]
 
 
-class LoggedToolCall(Logged):
+class LoggedToolCall(TypedDict):
     """One call of a tool; the agent toolkit gives no id."""
 
-    id: str | None = None
-    type: Literal["function"] | None = None
+    id: NotRequired[str | None]
+    type: NotRequired[Literal["function"] | None]
     function: LoggedFunction
 
 
-class LoggedPart(Logged):
+class LoggedPart(TypedDict):
     """One part of a message whose content is a list."""
 
     type: str
-    text: str | None = None
+    text: NotRequired[str | None]
 
 
-class LoggedMessage(Logged):
+class LoggedMessage(TypedDict):
     """One turn, in any of the accepted dialects."""
 
     role: Role
-    content: str | tuple[LoggedPart, ...] | None = None
-    tool_calls: tuple[LoggedToolCall, ...] | None = None
-    tool_call_id: str | None = None
-    name: str | None = None
+    content: NotRequired[str | list[LoggedPart] | None]
+    tool_calls: NotRequired[list[LoggedToolCall] | None]
+    tool_call_id: NotRequired[str | None]
+    name: NotRequired[str | None]
 
 
-class LoggedAnswer(LoggedMessage):
+class LoggedAnswer(TypedDict):
     """The message of a choice; some producers leave its role out."""
 
-    role: Literal["assistant", "ai", "chain"] = "assistant"
+    role: NotRequired[Literal["assistant", "ai", "chain"]]
+    content: NotRequired[str | list[LoggedPart] | None]
+    tool_calls: NotRequired[list[LoggedToolCall] | None]
+    tool_call_id: NotRequired[str | None]
+    name: NotRequired[str | None]
 
 
-class LoggedRequest(Logged):
+class LoggedRequest(TypedDict):
     """An OpenAI chat-completions request."""
 
-    messages: tuple[LoggedMessage, ...] | None = None
-    tools: tuple[dict[str, Any], ...] | None = None
-    model: str | None = None
-    user: str | None = None
-    metadata: dict[str, Any] | None = None
+    messages: NotRequired[list[LoggedMessage] | None]
+    tools: NotRequired[list[dict[str, Any]] | None]
+    model: NotRequired[str | None]
+    user: NotRequired[str | None]
+    metadata: NotRequired[dict[str, Any] | None]
 
 
-class LoggedChoice(Logged):
+class LoggedChoice(TypedDict):
     """One answer of the model."""
 
     message: LoggedAnswer
 
 
-class LoggedResponse(Logged):
+class LoggedResponse(TypedDict):
     """An OpenAI chat completion."""
 
-    choices: tuple[LoggedChoice, ...] | None = None
+    choices: NotRequired[list[LoggedChoice] | None]
 
 
-class FlywheelRecord(Logged):
+class FlywheelRecord(TypedDict):
     """One logged request and response. `timestamp` is in epoch seconds; some producers give milliseconds."""
 
     timestamp: Annotated[float, Field(ge=0, lt=1e14, allow_inf_nan=False)]
@@ -91,6 +91,10 @@ class FlywheelRecord(Logged):
     workload_id: Name
     request: LoggedRequest
     response: LoggedResponse
-    contract_version: str | None = None
-    error_details: str | None = None
-    constitutional_hash: str | None = None
+    contract_version: NotRequired[str | None]
+    error_details: NotRequired[str | None]
+    constitutional_hash: NotRequired[str | None]
+
+
+FLYWHEEL_RECORD: TypeAdapter[FlywheelRecord] = TypeAdapter(FlywheelRecord)
+"""Reads and checks a record."""

@@ -1,6 +1,7 @@
 """Samples after judgement."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Any, Literal
 
 from pydantic import Field
@@ -86,14 +87,36 @@ class AcceptedSample(Message):
     constitution: ConstitutionReference
 
 
-class ParkedSample(Message):
-    """A sample that waits: for revision, for a person, or for a policy engine that is down."""
+class SlowLane(StrEnum):
+    """What a sample waits for."""
 
+    REVISION = "revision"
+    REVIEW = "review"
+    POLICY = "policy"
+
+
+class ParkedSample(Message):
+    """A sample that waits, with all that is needed to judge it again.
+
+    The fields it shares with `AcceptedSample` mean the same. What the policy let be redacted is redacted already; a
+    sample that waits for a policy is as it came. `reasons` are the principles it breaches. `attempt` is the number of
+    the next decision on it.
+    """
+
+    waits_for: SlowLane
+    reasons: tuple[str, ...]
+    attempt: int = Field(ge=1)
+    model: str
     sample_id: str
     tenant: str
     workload_id: str
     source: SourceReference
-    why: Literal["revise", "review", "policy-unavailable"]
-    attempt: int = Field(ge=0)
-    sample: AcceptedSample
+    logged_at: int
+    conversation_id: str
+    user_digest: str | None
+    messages: tuple[ChatMessage, ...] = Field(min_length=2)
+    tools: tuple[dict[str, Any], ...] = ()
+    redactions: tuple[Redaction, ...] = ()
+    repairs: tuple[Repair, ...] = ()
+    content_digest: str
     constitution: ConstitutionReference

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import TypeAdapter
 
 from ctrainer.schemas.catalogue import CATALOGUE, Mode
 from ctrainer.schemas.envelope import SCHEMA_VERSION, TYPE_PREFIX
@@ -97,8 +97,8 @@ def _cleanup(topic: Topic) -> str:
     return f"delete, kept {kept}"
 
 
-def _message(message: type[BaseModel], mode: Mode) -> Iterator[str]:
-    schema = message.model_json_schema(mode="serialization")
+def _message(message: type[Any], mode: Mode) -> Iterator[str]:
+    schema = TypeAdapter(message).json_schema(mode="serialization")
     is_event = mode is Mode.STRUCTURED and issubclass(message, Message)
     kind = f" (`type`: `{TYPE_PREFIX}.{message.__name__}.v{SCHEMA_VERSION}`)" if is_event else ""
     yield f"### {message.__name__}{kind}"

@@ -10,6 +10,7 @@ from ctrainer.agents.compliance.policy import RegorusEngine, bundle_of
 from ctrainer.agents.compliance.verdicts import VerdictCache
 from ctrainer.agents.curation import AutomaticSealing, CommandedSealing
 from ctrainer.agents.privacy import PrivacyLedger
+from ctrainer.agents.publication import Publication
 from ctrainer.agents.records import Handler
 from ctrainer.agents.screening import Screening
 from ctrainer.agents.training import TrainingDesk
@@ -57,8 +58,10 @@ def plan_stages(roles: frozenset[Role], parts: Parts) -> list[StagePlan]:
 
 
 def _screening(parts: Parts) -> Iterator[StagePlan]:
-    engine = RegorusEngine(bundle_of(parts.constitution))
-    screening = Screening(court=Court(parts.constitution), engine=engine, verdict_cache=parts.verdict_cache)
+    court, engine = Court(parts.constitution), RegorusEngine(bundle_of(parts.constitution))
+    screening = Screening(
+        court=court, verdicts=court.verdicts(engine, cache=parts.verdict_cache), publication=Publication(court)
+    )
     yield StagePlan(name="screening", topic=FLYWHEEL_SAMPLES, handler=screening)
 
 

@@ -24,14 +24,17 @@ breaching contains finding if {
 	finding.score >= data.principles[finding.principle].threshold
 }
 
-rejecting contains finding.principle if {
-	some finding in breaching
-	data.principles[finding.principle].action == "reject"
-}
+rejecting contains principle if some principle in breached("reject")
 
-redacting contains finding.principle if {
+reviewing contains principle if some principle in breached("review")
+
+revising contains principle if some principle in breached("revise")
+
+redacting contains principle if some principle in breached("redact")
+
+breached(action) := {finding.principle |
 	some finding in breaching
-	data.principles[finding.principle].action == "redact"
+	data.principles[finding.principle].action == action
 }
 
 # A finding of a principle that this constitution does not know cannot be weighed.
@@ -40,35 +43,35 @@ unknown contains "unknown-principle" if {
 	not data.principles[finding.principle]
 }
 
-# What is left after redaction counts.
+# What is left after redaction counts. A finding below the threshold of its principle is no violation.
 remaining contains finding.score if {
-	some finding in enforced
-	not redacted(finding)
-}
-
-redacted(finding) if {
-	finding.principle in redacting
-	finding.score >= data.principles[finding.principle].threshold
+	some finding in breaching
+	not finding.principle in redacting
 }
 
 score := 1 - max(remaining | {0})
 
-below contains "score-below-minimum" if score < data.constitution.minimum_score
+# A score under the minimum that no action answers for is uncertain: a person decides.
+uncertain contains "score-below-minimum" if score < data.constitution.minimum_score
 
-refusals := (rejecting | unknown) | below
+refusals := rejecting | unknown
 
-reasons := refusals if count(refusals) > 0
-
-reasons := redacting if count(refusals) == 0
-
-verdict := "reject" if count(refusals) > 0
-
-verdict := "redact" if {
-	count(refusals) == 0
+verdict := "reject" if {
+	count(refusals) > 0
+} else := "review" if {
+	count(reviewing) > 0
+} else := "revise" if {
+	count(revising) > 0
+} else := "review" if {
+	count(uncertain) > 0
+} else := "redact" if {
 	count(redacting) > 0
-}
+} else := "accept"
 
-verdict := "accept" if {
-	count(refusals) == 0
-	count(redacting) == 0
-}
+reasons := refusals if {
+	verdict == "reject"
+} else := reviewing | revising if {
+	count(reviewing | revising) > 0
+} else := uncertain if {
+	count(uncertain) > 0
+} else := redacting

@@ -23,6 +23,10 @@ class PolicyError(ConstitutionalTrainerError):
     """The policy gave no decision. Nothing may be allowed on that ground."""
 
 
+class PolicyUnavailableError(PolicyError):
+    """No layer could be asked: the same input may be decided later."""
+
+
 class PolicyResult(Message):
     """What the policy decided. `redact` names the principles whose breaches must be redacted."""
 
@@ -39,21 +43,39 @@ class PolicyResult(Message):
             PolicyError: the value is undefined or not a decision.
         """
         try:
-            return cls.model_validate_json(value)
+            result = cls.model_validate_json(value)
         except ValidationError as error:
             raise PolicyError(f"policy decision: got {describe_faults(error)}, expected a decision") from error
+        if result.verdict is Verdict.PARK:
+            raise PolicyError("policy decision: got park, which is no decision")
+        return result
+
+
+class Decision(Message):
+    """A result with who decided: the name of the engine, and the revision of the policy that it evaluated."""
+
+    result: PolicyResult
+    decided_by: str
+    policy_revision: str
+
+
+def outage(revision: str) -> Decision:
+    """Return what stands for the decision that no layer could be asked for: the sample is parked."""
+    result = PolicyResult(verdict=Verdict.PARK, score=0.0, reasons=("policy-unavailable",), redact=())
+    return Decision(result=result, decided_by="none", policy_revision=revision)
 
 
 class PolicyEngine(Protocol):
-    """Something that decides. `name` and `revision` stand in every decision that it made."""
+    """Something that decides. Decisions of another engine, such as a fallback, bear that engine's name."""
 
     name: str
     revision: str
 
-    def evaluate(self, inputs: Sequence[PolicyInput]) -> list[PolicyResult]:
+    async def evaluate(self, inputs: Sequence[PolicyInput]) -> list[Decision]:
         """Return one decision for each input, in order.
 
         Raises:
+            PolicyUnavailableError: an outage; asking again later may help.
             PolicyError: an input has no decision.
         """
         ...
@@ -99,7 +121,7 @@ class RegorusEngine:
         self._engine.add_policy("decision.rego", bundle.rego)
         self._engine.add_data_json(canonical_bytes(bundle.data).decode())
 
-    def evaluate(self, inputs: Sequence[PolicyInput]) -> list[PolicyResult]:
+    async def evaluate(self, inputs: Sequence[PolicyInput]) -> list[Decision]:
         """Return one decision for each input, in order.
 
         Raises:
@@ -107,10 +129,11 @@ class RegorusEngine:
         """
         return [self._evaluate(one) for one in inputs]
 
-    def _evaluate(self, one: PolicyInput) -> PolicyResult:
+    def _evaluate(self, one: PolicyInput) -> Decision:
         self._engine.set_input_json(orjson.dumps(one).decode())
         try:
             answer = self._engine.eval_rule_as_json(DECISION)
         except RuntimeError as error:
             raise PolicyError("policy decision: the evaluation failed") from error
-        return PolicyResult.from_policy(answer)
+        result = PolicyResult.from_policy(answer)
+        return Decision(result=result, decided_by=self.name, policy_revision=self.revision)

@@ -3,27 +3,24 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
+from ctrainer.agents.compliance.conversation import Call, Tools, Turn
+from ctrainer.agents.compliance.detectors.findings import Found
 from ctrainer.agents.compliance.segments import CONTENT, TOOLS, arguments_field, tools_text
-from ctrainer.schemas.compliance import Finding
-from ctrainer.schemas.samples import ChatMessage, Redaction, ToolCall
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[-+.\w]+', re.DOTALL)
 Place = tuple[int, str]
-Tools = tuple[dict[str, Any], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Redacted:
-    """A conversation without the spans, and what was replaced where."""
+class Redacted(NamedTuple):
+    """A conversation without the spans, and how many were replaced by rule and message, as `Redaction` tells it."""
 
-    messages: tuple[ChatMessage, ...]
+    messages: Sequence[Turn]
     tools: Tools
-    redactions: tuple[Redaction, ...]
+    redactions: Sequence[dict[str, Any]]
 
 
 class _Placeholders:
@@ -41,106 +38,88 @@ class _Placeholders:
         return self._names[key]
 
 
-def redact(
-    messages: Sequence[ChatMessage], tools: Tools, findings: Sequence[Finding], labels: Mapping[str, str]
-) -> Redacted:
-    """Replace the spans of `findings`; `labels` maps a rule to the name of its placeholder.
+def redact(messages: Sequence[Turn], tools: Tools, findings: Sequence[Found]) -> Redacted:
+    """Replace the spans of `findings` by the labels of their rules.
 
     Overlapping spans become one, named after the widest of them. Tool arguments and definitions stay valid JSON: a
     number turns into a string, and what a span covers of JSON's own signs is left.
     """
-    by_place: dict[Place, list[Finding]] = {}
+    by_place: dict[Place, list[Found]] = {}
     for finding in findings:
         by_place.setdefault((finding.message_index, finding.field), []).append(finding)
     merged = {place: _merge(found) for place, found in by_place.items()}
     placeholders = _Placeholders()
-    return Redacted(
-        messages=tuple(
-            _redact_message(index, message, merged, labels, placeholders) for index, message in enumerate(messages)
-        ),
-        tools=_redact_tools(tools, merged.get((0, TOOLS), ()), labels, placeholders),
-        redactions=tuple(_count(merged)),
-    )
+    turns = [_redact_turn(index, turn, merged, placeholders) for index, turn in enumerate(messages)]
+    return Redacted(turns, _redact_tools(tools, merged.get((0, TOOLS), ()), placeholders), list(_count(merged)))
 
 
-def _merge(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def _merge(findings: Iterable[Found]) -> tuple[Found, ...]:
     """Return spans that do not touch: overlapping ones united under the rule of the widest."""
-    merged: list[Finding] = []
-    for finding in sorted(findings, key=lambda found: (found.start, -found.end, found.rule)):
+    merged: list[Found] = []
+    for finding in sorted(findings, key=lambda found: (found.start, -found.end, found.source.rule.id)):
         if not merged or finding.start >= merged[-1].end:
             merged.append(finding)
         elif finding.end > merged[-1].end:
             widest = max(merged[-1], finding, key=lambda found: found.end - found.start)
-            merged[-1] = widest.model_copy(update={"start": merged[-1].start, "end": finding.end})
+            merged[-1] = widest._replace(start=merged[-1].start, end=finding.end)
     return tuple(merged)
 
 
-def _count(merged: Mapping[Place, Sequence[Finding]]) -> Iterator[Redaction]:
-    counts = Counter((found.message_index, found.rule) for spans in merged.values() for found in spans)
+def _count(merged: Mapping[Place, Sequence[Found]]) -> Iterator[dict[str, Any]]:
+    counts = Counter((found.message_index, found.source.rule.id) for spans in merged.values() for found in spans)
     for (index, rule), count in sorted(counts.items()):
-        yield Redaction(rule=rule, message_index=index, count=count)
+        yield {"rule": rule, "message_index": index, "count": count}
 
 
-def _redact_message(
-    index: int,
-    message: ChatMessage,
-    merged: Mapping[Place, Sequence[Finding]],
-    labels: Mapping[str, str],
-    placeholders: _Placeholders,
-) -> ChatMessage:
+def _redact_turn(index: int, turn: Turn, merged: Mapping[Place, Sequence[Found]], placeholders: _Placeholders) -> Turn:
     if not any(place == index and field != TOOLS for place, field in merged):
-        return message
-    content = _replace(message.content, merged.get((index, CONTENT), ()), labels, placeholders)
-    calls = tuple(
-        _redact_call(call, merged.get((index, arguments_field(number)), ()), labels, placeholders)
-        for number, call in enumerate(message.tool_calls)
-    )
-    return message.model_copy(update={"content": content, "tool_calls": calls})
+        return turn
+    content = _replace(turn["content"], merged.get((index, CONTENT), ()), placeholders)
+    calls = [
+        _redact_call(call, merged.get((index, arguments_field(number)), ()), placeholders)
+        for number, call in enumerate(turn["tool_calls"])
+    ]
+    return {**turn, "content": content, "tool_calls": calls}
 
 
-def _redact_call(
-    call: ToolCall, spans: Sequence[Finding], labels: Mapping[str, str], placeholders: _Placeholders
-) -> ToolCall:
+def _redact_call(call: Call, spans: Sequence[Found], placeholders: _Placeholders) -> Call:
     if not spans:
         return call
-    arguments = _replace_json(call.function.arguments, spans, labels, placeholders)
-    return call.model_copy(update={"function": call.function.model_copy(update={"arguments": arguments})})
+    arguments = _replace_json(call["function"]["arguments"], spans, placeholders)
+    return {**call, "function": {**call["function"], "arguments": arguments}}
 
 
-def _redact_tools(
-    tools: Tools, spans: Sequence[Finding], labels: Mapping[str, str], placeholders: _Placeholders
-) -> Tools:
+def _redact_tools(tools: Tools, spans: Sequence[Found], placeholders: _Placeholders) -> Tools:
     if not spans:
         return tools
-    return tuple(orjson.loads(_replace_json(tools_text(tools), spans, labels, placeholders)))
+    redacted: list[dict[str, Any]] = orjson.loads(_replace_json(tools_text(tools), spans, placeholders))
+    return redacted
 
 
-def _replace(text: str, spans: Sequence[Finding], labels: Mapping[str, str], placeholders: _Placeholders) -> str:
+def _replace(text: str, spans: Sequence[Found], placeholders: _Placeholders) -> str:
     pieces: list[str] = []
     position = 0
     for span in spans:
-        pieces += [text[position : span.start], placeholders.of(labels[span.rule], text[span.start : span.end])]
+        pieces += [text[position : span.start], placeholders.of(span.source.rule.label, text[span.start : span.end])]
         position = span.end
     return "".join([*pieces, text[position:]])
 
 
-def _replace_json(text: str, spans: Sequence[Finding], labels: Mapping[str, str], placeholders: _Placeholders) -> str:
+def _replace_json(text: str, spans: Sequence[Found], placeholders: _Placeholders) -> str:
     """Replace spans of JSON text token by token: inside a string literal in place, any other value as a whole."""
-    return _TOKEN.sub(lambda token: _replace_token(token, spans, labels, placeholders), text)
+    return _TOKEN.sub(lambda token: _replace_token(token, spans, placeholders), text)
 
 
-def _replace_token(
-    token: re.Match[str], spans: Sequence[Finding], labels: Mapping[str, str], placeholders: _Placeholders
-) -> str:
+def _replace_token(token: re.Match[str], spans: Sequence[Found], placeholders: _Placeholders) -> str:
     whole, is_string = token.group(), token.group().startswith('"')
     first, last = (token.start() + 1, token.end() - 1) if is_string else token.span()
     inside = [
-        span.model_copy(update={"start": max(span.start, first) - first, "end": min(span.end, last) - first})
+        span._replace(start=max(span.start, first) - first, end=min(span.end, last) - first)
         for span in spans
         if span.start < last and span.end > first
     ]
     if not inside:
         return whole
     if not is_string:
-        return f'"{placeholders.of(labels[inside[0].rule], whole)}"'
-    return f'"{_replace(whole[1:-1], inside, labels, placeholders)}"'
+        return f'"{placeholders.of(inside[0].source.rule.label, whole)}"'
+    return f'"{_replace(whole[1:-1], inside, placeholders)}"'

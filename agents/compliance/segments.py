@@ -1,21 +1,19 @@
 """The texts of a sample that rules look at, each with its place."""
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import orjson
 
-from ctrainer.schemas.samples import ChatMessage
+from ctrainer.agents.compliance.conversation import Tools, Turn
 
 CONTENT = "content"
 TOOLS = "tools"
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """One text. `field` is `content`, `tool_calls.<n>.arguments` or, with message index 0, `tools`."""
 
     message_index: int
@@ -33,15 +31,17 @@ class Segment:
         return _ESCAPE.sub(_blank, self.text)
 
 
-def segments(messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]]) -> Iterator[Segment]:
-    """Yield every text of a sample that is not empty, in order."""
+def segments(messages: Sequence[Turn], tools: Tools) -> list[Segment]:
+    """Return every text of a sample that is not empty, in order."""
+    found: list[Segment] = []
     for index, message in enumerate(messages):
-        if message.content:
-            yield Segment(index, CONTENT, message.content)
-        for number, call in enumerate(message.tool_calls):
-            yield Segment(index, arguments_field(number), call.function.arguments)
+        if message["content"]:
+            found.append(Segment(index, CONTENT, message["content"]))
+        for number, call in enumerate(message["tool_calls"]):
+            found.append(Segment(index, arguments_field(number), call["function"]["arguments"]))
     if tools:
-        yield Segment(0, TOOLS, tools_text(tools))
+        found.append(Segment(0, TOOLS, tools_text(tools)))
+    return found
 
 
 def arguments_field(number: int) -> str:

@@ -1,19 +1,18 @@
 """From the bytes of a flywheel record to a well-formed sample, or to the reason why not."""
 
 import hashlib
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
+from ctrainer.agents.compliance.conversation import Turn
 from ctrainer.agents.compliance.segments import tools_text
-from ctrainer.agents.compliance.turns import Turns
+from ctrainer.agents.compliance.turns import Note, Turns
 from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH
 from ctrainer.schemas.envelope import Headers, header, require_known_version
 from ctrainer.schemas.errors import ContractError
-from ctrainer.schemas.flywheel import CONTRACT_VERSIONS, FlywheelRecord
+from ctrainer.schemas.flywheel import CONTRACT_VERSIONS, FLYWHEEL_RECORD, FlywheelRecord, LoggedMessage
 from ctrainer.schemas.message import describe_faults
-from ctrainer.schemas.samples import ChatMessage, Repair
 
 MAX_RECORD_BYTES: Final = 1_048_576
 MAX_MESSAGES: Final = 1_000
@@ -23,8 +22,7 @@ FIRST_MILLISECOND_STAMP = 100_000_000_000
 """Seconds reach this value in the year 5138: what is not below it was logged in milliseconds."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShapedSample:
+class ShapedSample(NamedTuple):
     """A record in one form: the conversation with the answer as its last turn. `logged_at` is in epoch seconds."""
 
     tenant: str
@@ -33,9 +31,9 @@ class ShapedSample:
     model: str
     conversation_id: str
     user_digest: str | None
-    messages: tuple[ChatMessage, ...]
-    tools: tuple[dict[str, Any], ...]
-    repairs: tuple[Repair, ...]
+    messages: list[Turn]
+    tools: list[dict[str, Any]]
+    repairs: list[Note]
 
 
 def shape(value: bytes | None, headers: Headers = (), *, max_bytes: int = MAX_RECORD_BYTES) -> ShapedSample:
@@ -48,20 +46,21 @@ def shape(value: bytes | None, headers: Headers = (), *, max_bytes: int = MAX_RE
     record = _read(value, max_bytes)
     _require_known_contract(record, headers)
     turns = Turns()
-    turns.add_request(_messages_within_limit(record))
+    turns.add_request(_messages(record))
     turns.add_response(record)
     messages, repairs = turns.finish()
-    logged_at, clock_repairs = _seconds(record.timestamp)
+    request, tenant = record["request"], record["client_id"]
+    user = request.get("user")
     return ShapedSample(
-        tenant=record.client_id,
-        workload_id=record.workload_id,
-        logged_at=logged_at,
-        model=record.request.model or "",
+        tenant=tenant,
+        workload_id=record["workload_id"],
+        logged_at=_seconds(record["timestamp"], repairs),
+        model=request.get("model") or "",
         conversation_id=_conversation_id(record, messages),
-        user_digest=_digest(record.client_id, record.request.user) if record.request.user else None,
+        user_digest=_digest(tenant, user) if user else None,
         messages=messages,
         tools=_tools(record),
-        repairs=(*clock_repairs, *repairs),
+        repairs=repairs,
     )
 
 
@@ -71,7 +70,7 @@ def _read(value: bytes | None, max_bytes: int) -> FlywheelRecord:
     if len(value) > max_bytes:
         raise ContractError("record-too-large", f"record value: got {len(value)} bytes, expected at most {max_bytes}")
     try:
-        return FlywheelRecord.model_validate_json(value)
+        return FLYWHEEL_RECORD.validate_json(value)
     except ValidationError as error:
         raise _contract_error(value, error) from error
 
@@ -97,28 +96,31 @@ def _unreadable(value: bytes) -> ContractError:
 
 
 def _require_known_contract(record: FlywheelRecord, headers: Headers) -> None:
-    version = record.contract_version
+    version = record.get("contract_version")
     if version is not None and version not in CONTRACT_VERSIONS:
         expected = ", ".join(sorted(CONTRACT_VERSIONS))
         raise ContractError("unknown-contract-version", f"contract_version: got {version[:16]!r}, expected {expected}")
-    named = [header(headers, name) for name in HASH_HEADERS] + [record.constitutional_hash]
-    if any(name not in {None, GOVERNANCE_HASH} for name in named):
+    named = {header(headers, name) for name in HASH_HEADERS} if headers else set()
+    named.add(record.get("constitutional_hash"))
+    if not named <= {None, GOVERNANCE_HASH}:
         raise ContractError("foreign-constitution-hash", f"constitution hash: expected {GOVERNANCE_HASH}")
 
 
-def _messages_within_limit(record: FlywheelRecord) -> FlywheelRecord:
-    messages = record.request.messages
+def _messages(record: FlywheelRecord) -> list[LoggedMessage]:
+    messages = record["request"].get("messages")
     if not messages:
         raise ContractError("no-messages", "request.messages: got none, expected at least one")
     if len(messages) > MAX_MESSAGES:
         raise ContractError(
             "too-many-messages", f"request.messages: got {len(messages)}, expected at most {MAX_MESSAGES}"
         )
-    return record
+    return messages
 
 
-def _tools(record: FlywheelRecord) -> tuple[dict[str, Any], ...]:
-    tools = record.request.tools or ()
+def _tools(record: FlywheelRecord) -> list[dict[str, Any]]:
+    tools = record["request"].get("tools")
+    if not tools:
+        return []
     try:
         tools_text(tools)
     except (TypeError, ValueError) as error:
@@ -126,20 +128,32 @@ def _tools(record: FlywheelRecord) -> tuple[dict[str, Any], ...]:
     return tools
 
 
-def _seconds(timestamp: float) -> tuple[int, tuple[Repair, ...]]:
+def _seconds(timestamp: float, repairs: list[Note]) -> int:
     if timestamp < FIRST_MILLISECOND_STAMP:
-        return int(timestamp), ()
-    return int(timestamp / 1000), (Repair(code="milliseconds-to-seconds", path="timestamp"),)
+        return int(timestamp)
+    repairs.insert(0, {"code": "milliseconds-to-seconds", "path": "timestamp"})
+    return int(timestamp / 1000)
 
 
-def _conversation_id(record: FlywheelRecord, messages: tuple[ChatMessage, ...]) -> str:
+def _conversation_id(record: FlywheelRecord, messages: list[Turn]) -> str:
     """Return what all turns of one conversation share: the id the producer gave, else a digest of how it began."""
-    metadata = record.request.metadata or {}
-    given = next((metadata[key] for key in CONVERSATION_KEYS if isinstance(metadata.get(key), str)), None)
+    metadata = record["request"].get("metadata")
+    given = (
+        next((metadata[key] for key in CONVERSATION_KEYS if isinstance(metadata.get(key), str)), None)
+        if metadata
+        else None
+    )
     if given:
-        return _digest(record.client_id, given)
-    opening = (next((turn.content for turn in messages if turn.role == role), "") for role in ("system", "user"))
-    return _digest(record.client_id, *opening)
+        return _digest(record["client_id"], given)
+    return _digest(record["client_id"], _first(messages, "system"), _first(messages, "user"))
+
+
+def _first(messages: list[Turn], role: str) -> str:
+    """Return the content of the first turn of a role."""
+    for turn in messages:
+        if turn["role"] == role:
+            return turn["content"]
+    return ""
 
 
 def _digest(*parts: str) -> str:

@@ -1,16 +1,15 @@
 """Turns of a logged conversation, brought into one form with their tool calls and answers linked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Any, Final
 
 import orjson
 
+from ctrainer.agents.compliance.conversation import Call, CalledFunction, StrictRole, Turn
 from ctrainer.schemas.errors import ContractError
-from ctrainer.schemas.flywheel import FlywheelRecord, LoggedMessage, LoggedPart, LoggedToolCall
-from ctrainer.schemas.samples import ChatMessage, Repair, ToolCall, ToolFunction
+from ctrainer.schemas.flywheel import FlywheelRecord, LoggedAnswer, LoggedMessage, LoggedPart, LoggedToolCall
 
-StrictRole = Literal["system", "user", "assistant", "tool"]
 ROLES: Final[Mapping[str, StrictRole]] = MappingProxyType(
     {
         "system": "system",
@@ -24,49 +23,31 @@ ROLES: Final[Mapping[str, StrictRole]] = MappingProxyType(
         "function": "tool",
     }
 )
-
-
-class _Call:
-    """A tool call whose id may still be unknown."""
-
-    __slots__ = ("arguments", "id", "name", "path")
-
-    def __init__(self, call_id: str | None, name: str, arguments: str, path: str) -> None:
-        self.id = call_id
-        self.name = name
-        self.arguments = arguments
-        self.path = path
-
-
-class _Turn:
-    """A turn whose calls are not closed yet."""
-
-    __slots__ = ("answers", "calls", "content", "name", "role")
-
-    def __init__(self, role: StrictRole, content: str, calls: list[_Call], name: str | None) -> None:
-        self.role = role
-        self.content = content
-        self.calls = calls
-        self.name = name
-        self.answers: _Call | None = None
+_PLAIN: Final[Mapping[str, StrictRole]] = MappingProxyType(
+    {"system": "system", "user": "user", "assistant": "assistant"}
+)
+Note = dict[str, str]
+"""A repair as it is written: its `code` and the `path` of its place."""
 
 
 class Turns:
     """Collects the turns of one record in order, repairs what is safe to repair, and keeps note of it."""
 
     def __init__(self) -> None:
-        self._turns: list[_Turn] = []
-        self._open: list[_Call] = []
-        self._repairs: list[Repair] = []
+        self._turns: list[Turn] = []
+        self._open: list[Call] = []
+        self._calls: list[tuple[Call, str]] = []
+        self._answers: list[tuple[Turn, Call]] = []
+        self._notes: list[Note] = []
 
-    def add_request(self, record: FlywheelRecord) -> None:
+    def add_request(self, messages: Sequence[LoggedMessage]) -> None:
         """Add the messages of the request.
 
         Raises:
             ContractError: `broken-tool-link`, `invalid-tool-arguments`, `unsupported-content`.
         """
-        for index, message in enumerate(record.request.messages or ()):
-            self._add(message, f"request.messages.{index}")
+        for index, message in enumerate(messages):
+            self._turns.append(_plain(message) or self._repaired(message, f"request.messages.{index}"))
 
     def add_response(self, record: FlywheelRecord) -> None:
         """Add the first choice as the last turn.
@@ -74,71 +55,80 @@ class Turns:
         Raises:
             ContractError: `no-choices`, `logged-error`, `empty-response`, and those of `add_request`.
         """
-        choices = record.response.choices
+        choices = record["response"].get("choices")
+        failed = record.get("error_details")
         if not choices:
-            reason = "logged-error" if record.error_details else "no-choices"
+            reason = "logged-error" if failed else "no-choices"
             raise ContractError(reason, "response.choices: got none, expected at least one")
-        if record.error_details:
+        if failed:
             self._note("error-details-dropped", "error_details")
         if len(choices) > 1:
             self._note("further-choices-dropped", "response.choices")
-        self._add(choices[0].message, "response.choices.0.message")
-        answer = self._turns[-1]
-        if not answer.content.strip() and not answer.calls:
+        message = choices[0]["message"]
+        answer = _plain(message) or self._repaired(message, "response.choices.0.message")
+        if not answer["content"].strip() and not answer["tool_calls"]:
             raise ContractError("empty-response", "response.choices.0.message: neither content nor tool calls")
+        self._turns.append(answer)
 
-    def finish(self) -> tuple[tuple[ChatMessage, ...], tuple[Repair, ...]]:
+    def finish(self) -> tuple[list[Turn], list[Note]]:
         """Name the calls that nobody named and return the turns with all repairs."""
-        calls = [call for turn in self._turns for call in turn.calls]
-        taken = {call.id for call in calls}
-        for number, call in enumerate(calls):
-            if call.id is None:
-                call.id = _free_id(number, taken)
-                self._note("tool-call-id-assigned", f"{call.path}.id")
-        return tuple(map(_strict, self._turns)), tuple(self._repairs)
+        taken = {call["id"] for call, _ in self._calls}
+        for number, (call, path) in enumerate(self._calls):
+            if not call["id"]:
+                call["id"] = _free_id(number, taken)
+                self._note("tool-call-id-assigned", f"{path}.id")
+        for turn, call in self._answers:
+            turn["tool_call_id"] = call["id"]
+        return self._turns, self._notes
 
-    def _add(self, message: LoggedMessage, path: str) -> None:
-        role = ROLES[message.role]
-        if message.role != role:
+    def _repaired(self, message: LoggedMessage | LoggedAnswer, path: str) -> Turn:
+        logged_role = message.get("role", "assistant")
+        role = ROLES[logged_role]
+        if logged_role != role:
             self._note("role-renamed", f"{path}.role")
-        calls = [
-            self._opened_call(call, f"{path}.tool_calls.{index}") for index, call in enumerate(message.tool_calls or ())
-        ]
+        logged_calls = enumerate(message.get("tool_calls") or ())
+        calls = [self._opened_call(call, f"{path}.tool_calls.{index}") for index, call in logged_calls]
         if calls and role != "assistant":
             raise ContractError("broken-tool-link", f"{path}.tool_calls: only an assistant can call tools")
-        turn = _Turn(role, self._content(message, path), calls, self._name(message, role, path))
+        content, name = self._content(message, path), self._name(message, role, path)
+        turn = Turn(role=role, content=content, tool_calls=calls, tool_call_id=None, name=name)
         if role == "tool":
-            turn.answers = self._answered_call(message.tool_call_id, path)
-        self._turns.append(turn)
+            self._answers.append((turn, self._answered_call(message.get("tool_call_id"), path)))
+        return turn
 
-    def _content(self, message: LoggedMessage, path: str) -> str:
-        if isinstance(message.content, str):
-            return message.content
-        if message.content is None:
-            if not message.tool_calls:
+    def _content(self, message: LoggedMessage | LoggedAnswer, path: str) -> str:
+        content = message.get("content")
+        if isinstance(content, str):
+            return content
+        if content is None:
+            if not message.get("tool_calls"):
                 self._note("null-content", f"{path}.content")
             return ""
         self._note("content-parts-joined", f"{path}.content")
-        return "\n".join(_text(part, path) for part in message.content)
+        return "\n".join(_text(part, path) for part in content)
 
-    def _name(self, message: LoggedMessage, role: str, path: str) -> str | None:
+    def _name(self, message: LoggedMessage | LoggedAnswer, role: str, path: str) -> str | None:
         """Return the name of a tool; a speaker's name is personal and of no use to training."""
-        if message.name is not None and role != "tool":
+        name = message.get("name")
+        if name is not None and role != "tool":
             self._note("speaker-name-dropped", f"{path}.name")
             return None
-        return message.name
+        return name
 
-    def _opened_call(self, call: LoggedToolCall, path: str) -> _Call:
-        if call.id and any(other.id == call.id for other in self._open):
+    def _opened_call(self, logged: LoggedToolCall, path: str) -> Call:
+        call_id = logged.get("id") or ""
+        if call_id and any(other["id"] == call_id for other in self._open):
             raise ContractError("broken-tool-link", f"{path}.id: an open call has the same id")
-        if call.type is None:
+        if logged.get("type") is None:
             self._note("tool-call-type-assigned", f"{path}.type")
-        arguments = self._arguments(call.function.arguments, f"{path}.function.arguments")
-        opened = _Call(call.id or None, call.function.name, arguments, path)
-        self._open.append(opened)
-        return opened
+        arguments = self._arguments(logged["function"].get("arguments"), f"{path}.function.arguments")
+        function = CalledFunction(name=logged["function"]["name"], arguments=arguments)
+        call = Call(id=call_id, type="function", function=function)
+        self._open.append(call)
+        self._calls.append((call, path))
+        return call
 
-    def _arguments(self, arguments: str | dict[str, object] | None, path: str) -> str:
+    def _arguments(self, arguments: str | dict[str, Any] | None, path: str) -> str:
         if isinstance(arguments, dict):
             self._note("arguments-as-object", path)
             return _encode(arguments, path)
@@ -151,27 +141,36 @@ class Turns:
         self._note("arguments-unescaped", path)
         return _encode(parsed, path)
 
-    def _answered_call(self, call_id: str | None, path: str) -> _Call:
+    def _answered_call(self, call_id: str | None, path: str) -> Call:
         """Return the call that a tool's answer belongs to: by id, else by order."""
-        by_id = [call for call in self._open if call.id == call_id] if call_id else []
-        candidates = by_id or [call for call in self._open if call_id is None or not call_id or call.id is None]
+        by_id = [call for call in self._open if call["id"] == call_id] if call_id else []
+        candidates = by_id or [call for call in self._open if not call_id or not call["id"]]
         if not candidates:
             raise ContractError("broken-tool-link", f"{path}.tool_call_id: answers no open call")
         call = candidates[0]
         if not by_id:
             self._note("tool-answer-linked-by-order", f"{path}.tool_call_id")
-            call.id = call.id or call_id or None
+            call["id"] = call["id"] or call_id or ""
         self._open.remove(call)
         return call
 
     def _note(self, code: str, path: str) -> None:
-        self._repairs.append(Repair(code=code, path=path))
+        self._notes.append({"code": code, "path": path})
+
+
+def _plain(message: LoggedMessage | LoggedAnswer) -> Turn | None:
+    """Return the turn of a message that needs neither repair nor link: nearly all of them."""
+    content, role = message.get("content"), _PLAIN.get(message.get("role", "assistant"))
+    if not isinstance(content, str) or role is None or message.get("tool_calls") or message.get("name") is not None:
+        return None
+    return {"role": role, "content": content, "tool_calls": [], "tool_call_id": None, "name": None}
 
 
 def _text(part: LoggedPart, path: str) -> str:
-    if part.text is None:
+    text = part.get("text")
+    if text is None:
         raise ContractError("unsupported-content", f"{path}.content: only parts of type text can be trained on")
-    return part.text
+    return text
 
 
 def _decode(arguments: str, path: str) -> dict[str, object]:
@@ -191,22 +190,9 @@ def _encode(arguments: dict[str, object], path: str) -> str:
         raise ContractError("invalid-tool-arguments", f"{path}: cannot be written as JSON") from error
 
 
-def _free_id(number: int, taken: set[str | None]) -> str:
+def _free_id(number: int, taken: set[str]) -> str:
     candidate = f"call_{number + 1}"
     while candidate in taken:
         candidate += "_"
     taken.add(candidate)
     return candidate
-
-
-def _strict(turn: _Turn) -> ChatMessage:
-    return ChatMessage(
-        role=turn.role,
-        content=turn.content,
-        tool_calls=tuple(
-            ToolCall(id=call.id or "", function=ToolFunction(name=call.name, arguments=call.arguments))
-            for call in turn.calls
-        ),
-        tool_call_id=turn.answers.id if turn.answers else None,
-        name=turn.name,
-    )

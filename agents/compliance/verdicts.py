@@ -1,16 +1,43 @@
-"""Policy results, asked for once: remembered here, then in a cache shared with other workers, then decided."""
+"""Policy decisions, asked for once: remembered here, then in a cache shared with other workers, then decided."""
 
-from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
-from ctrainer.agents.compliance.policy import PolicyEngine, PolicyError, PolicyInput, PolicyResult
+from pydantic import ValidationError
 
-REMEMBERED: Final = 4_096
-"""Results kept in this process; about 2 MB."""
+from ctrainer.agents.compliance.policy import Decision, PolicyEngine, PolicyUnavailableError, outage
+from ctrainer.schemas.identity import canonical_bytes, content_digest
+
+REMEMBERED: Final = 16_384
+"""Decisions kept in this process; about 10 MB."""
+
+
+class Case(NamedTuple):
+    """All of a sample that the policy may depend on: equal for samples that differ only in text and places.
+
+    `findings` are the distinct (principle, rule, score, role) in order.
+    """
+
+    tenant: str
+    workload: str
+    model: str
+    findings: tuple[tuple[str, str, float, str], ...]
+
+    def policy_input(self, constitution_digest: str) -> dict[str, Any]:
+        """Return the input of the policy."""
+        keys = ("principle", "rule", "score", "role")
+        return {
+            "constitution": constitution_digest,
+            "tenant": self.tenant,
+            "workload": self.workload,
+            "model": self.model,
+            "findings": [dict(zip(keys, finding, strict=True)) for finding in self.findings],
+        }
 
 
 class VerdictCache(Protocol):
-    """Policy results of other workers. It may forget at any time and must never answer for another key."""
+    """Decisions of other workers. It may forget at any time and must never answer for another key."""
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return the value of each key, None where there is none."""
@@ -22,49 +49,88 @@ class VerdictCache(Protocol):
 
 
 class Verdicts:
-    """Decides each distinct input once. A key is a digest of all that its result depends on, so none is ever stale."""
+    """Decides each distinct case once, under one constitution, one policy and one set of detectors.
 
-    def __init__(self, engine: PolicyEngine, cache: VerdictCache | None = None) -> None:
+    The key of a decision is a digest of all that it depends on, so none is ever stale. What another layer decided
+    while the engine was down is used and not kept. `outage` is the decision on what could not be decided.
+    `counted` is told where answers came from: `memory`, `shared` or `policy`.
+    """
+
+    def __init__(
+        self,
+        engine: PolicyEngine,
+        *,
+        constitution_digest: str,
+        detector_version: str,
+        cache: VerdictCache | None = None,
+        counted: Callable[[Counter[str]], None] = lambda _: None,
+    ) -> None:
+        self.outage = outage(engine.revision)
         self._engine = engine
+        self._digest = constitution_digest
+        self._versions = [engine.name, engine.revision, detector_version]
         self._cache = cache
-        self._known: dict[str, PolicyResult] = {}
+        self._counted = counted
+        self._known: OrderedDict[Case, Decision] = OrderedDict()
 
-    async def of(self, inputs: Mapping[str, PolicyInput]) -> dict[str, PolicyResult]:
-        """Return the result of each key.
+    async def of(self, cases: Iterable[Case]) -> dict[Case, Decision]:
+        """Return the decision on each case; what no layer could be asked about is left out and never remembered.
 
         Raises:
-            PolicyError: an input has no decision. That is never remembered.
+            PolicyError: a case has no decision.
         """
-        results = {key: self._known[key] for key in inputs if key in self._known}
-        results |= await self._shared([key for key in inputs if key not in results])
-        results |= await self._decided({key: value for key, value in inputs.items() if key not in results})
-        self._remember(results)
-        return results
+        asked = list(cases)
+        decisions = self._remembered(asked)
+        remembered = len(asked) if len(decisions) == len(set(asked)) else sum(case in decisions for case in asked)
+        missing = [case for case in dict.fromkeys(asked) if case not in decisions]
+        shared = await self._shared(missing) if missing else {}
+        undecided = [case for case in missing if case not in shared]
+        decided = await self._decided(undecided) if undecided else {}
+        self._counted(Counter(memory=remembered, shared=len(shared), policy=len(decided)))
+        return {**decisions, **shared, **decided}
 
-    async def _shared(self, keys: Sequence[str]) -> dict[str, PolicyResult]:
-        if self._cache is None or not keys:
+    def _remembered(self, cases: Iterable[Case]) -> dict[Case, Decision]:
+        found: dict[Case, Decision] = {}
+        for case in cases:
+            decision = self._known.get(case)
+            if decision is not None:
+                self._known.move_to_end(case)
+                found[case] = decision
+        return found
+
+    async def _shared(self, cases: Sequence[Case]) -> dict[Case, Decision]:
+        if self._cache is None:
             return {}
-        values = await self._cache.get_many(keys)
-        read = {key: _read(value) for key, value in zip(keys, values, strict=True)}
-        return {key: result for key, result in read.items() if result is not None}
+        values = await self._cache.get_many([self._key(case) for case in cases])
+        read = {case: _read(value) for case, value in zip(cases, values, strict=True)}
+        found = {case: decision for case, decision in read.items() if decision is not None}
+        self._remember(found)
+        return found
 
-    async def _decided(self, inputs: Mapping[str, PolicyInput]) -> dict[str, PolicyResult]:
-        if not inputs:
+    async def _decided(self, cases: Sequence[Case]) -> dict[Case, Decision]:
+        inputs = [case.policy_input(self._digest) for case in cases]
+        try:
+            decided = dict(zip(cases, await self._engine.evaluate(inputs), strict=True))
+        except PolicyUnavailableError:
             return {}
-        results = dict(zip(inputs, self._engine.evaluate(list(inputs.values())), strict=True))
-        if self._cache is not None:
-            await self._cache.put_many({key: result.to_json() for key, result in results.items()})
-        return results
+        lasting = {case: found for case, found in decided.items() if found.decided_by == self._engine.name}
+        self._remember(lasting)
+        if self._cache is not None and lasting:
+            await self._cache.put_many({self._key(case): found.to_json() for case, found in lasting.items()})
+        return decided
 
-    def _remember(self, results: Mapping[str, PolicyResult]) -> None:
-        self._known.update(results)
+    def _remember(self, decisions: Mapping[Case, Decision]) -> None:
+        self._known.update(decisions)
         while len(self._known) > REMEMBERED:
-            del self._known[next(iter(self._known))]
+            self._known.popitem(last=False)
+
+    def _key(self, case: Case) -> str:
+        return content_digest(canonical_bytes([self._versions, case.policy_input(self._digest)]))
 
 
-def _read(value: bytes | None) -> PolicyResult | None:
-    """Return a cached result; what cannot be read counts as absent."""
+def _read(value: bytes | None) -> Decision | None:
+    """Return a cached decision; what cannot be read counts as absent."""
     try:
-        return PolicyResult.from_policy(value) if value is not None else None
-    except PolicyError:
+        return Decision.model_validate_json(value) if value is not None else None
+    except ValidationError:
         return None

@@ -11,9 +11,11 @@ from redis import Redis
 from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.loading import default_constitution
 from ctrainer.agents.compliance.policy import RegorusEngine, bundle_of
+from ctrainer.agents.publication import Publication
 from ctrainer.agents.records import Headers, Record
-from ctrainer.agents.screening import JudgedEvent, Screening
-from ctrainer.schemas.compliance import Verdict
+from ctrainer.agents.screening import Screening
+from ctrainer.schemas.compliance import SampleJudged, Verdict
+from ctrainer.schemas.envelope import Event
 from ctrainer.schemas.topics import COMPLIANCE_EVENTS, DEAD_LETTERS
 from ctrainer.streams.application import create_application
 from ctrainer.streams.embedded.redis_server import RedisServer
@@ -62,12 +64,12 @@ class Screened:
         for value in values:
             await self._producer.send_and_wait(self._topic, value, key=b"acme/desk", headers=list(HEADERS))
 
-    async def judged(self, count: int) -> list[JudgedEvent]:
+    async def judged(self, count: int) -> list[Event[SampleJudged]]:
         """Return the decisions on the topic's records, in order, when there are that many."""
         events = await self._at_least(
             count, COMPLIANCE_EVENTS, lambda record: self._topic.encode() in (record.value or b"")
         )
-        parsed = [JudgedEvent.model_validate_json(record.value or b"") for record in events]
+        parsed = [Event[SampleJudged].model_validate_json(record.value or b"") for record in events]
         return sorted(parsed, key=lambda event: event.data.source.offset)
 
     async def dead(self, count: int) -> list[Record]:
@@ -93,7 +95,8 @@ async def screening(servers: str, topic: str, cache: RedisVerdictCache | None = 
         constitution = default_constitution()
         engine = RegorusEngine(bundle_of(constitution))
         app = create_application(topic)
-        handler = Screening(court=Court(constitution), engine=engine, verdict_cache=cache)
+        court = Court(constitution)
+        handler = Screening(court=court, verdicts=court.verdicts(engine, cache=cache), publication=Publication(court))
         source = TransactionalSource(
             subscription=Subscription(application=topic, bootstrap_servers=servers, topic=topic, group=topic),
             stage=Stage(app, name="screening", handler=handler),

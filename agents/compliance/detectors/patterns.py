@@ -1,93 +1,135 @@
-"""Patterns over text: Hyperscan says which rules can hit, `re` and a validator confirm and give the spans.
+"""Patterns over text: Hyperscan says which rules can hit, RE2 and a validator confirm and give the spans.
 
-Both run the same dialect on the same bytes: case folding, word characters and digits are those of ASCII.
+Both are automata: their time grows with the length of the text alone, whatever pattern a constitution brings. Both read
+UTF-8 as bytes: word characters, digits and the folding of case are those of ASCII.
 """
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import hyperscan
+import re2
 
 from ctrainer.agents.compliance.detectors.validators import VALIDATORS
-from ctrainer.schemas.constitution import Rule
+
+_ABSOLUTE_ANCHORS = (rb"\A", rb"\z", rb"\Z", rb"\C", rb"\Q")
+_CONTINUATION = 0b1000_0000
+_LEADING_BITS = 0b1100_0000
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Where a rule hits: characters `[start, end)` of the text. `rule` is its place in the list of rules."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pattern:
+    """What to look for. The first group, or the whole match without one, is the span; `allow` takes spans back."""
 
-    rule: int
-    start: int
-    end: int
+    text: str
+    ignore_case: bool = False
+    validator: str | None = None
+    allow: tuple[str, ...] = ()
+
+
+class _Match(Protocol):
+    def span(self, group: int) -> tuple[int, int]: ...
+
+
+class _Expression(Protocol):
+    groups: int
+
+    def finditer(self, text: bytes) -> Iterator[_Match]: ...
+
+    def fullmatch(self, text: bytes, pos: int, endpos: int) -> _Match | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Compiled:
-    pattern: re.Pattern[str]
+    expression: _Expression
     group: int
     validator: Callable[[str], bool] | None
-    allow: tuple[re.Pattern[str], ...]
+    allow: tuple[_Expression, ...]
 
-    def spans(self, text: str) -> Iterator[tuple[int, int]]:
-        for match in self.pattern.finditer(text):
+    def spans(self, text: str, data: bytes) -> Iterator[tuple[int, int]]:
+        for match in self.expression.finditer(data):
             start, end = match.span(self.group)
-            if end > start and self._confirms(text[start:end]):
-                yield start, end
-
-    def _confirms(self, found: str) -> bool:
-        if any(pattern.fullmatch(found) for pattern in self.allow):
-            return False
-        return self.validator is None or self.validator(found)
+            if end > start and not any(allowed.fullmatch(data, start, end) for allowed in self.allow):
+                first, last = (start, end) if len(text) == len(data) else _characters(data, start, end)
+                if self.validator is None or self.validator(text[first:last]):
+                    yield first, last
 
 
 class PatternScanner:
-    """Finds every span of a list of rules. Not for use by two threads at a time."""
+    """Finds every span of a list of patterns. Not for use by two threads at a time."""
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
-        self._rules = tuple(_compile(rule) for rule in rules)
-        self._database = _database(rules)
+    def __init__(self, patterns: Sequence[Pattern]) -> None:
+        self._compiled = tuple(_compile(pattern) for pattern in patterns)
+        self._database = _database(patterns)
+        self._hits: set[int] = set()
 
-    def scan(self, text: str) -> list[Span]:
-        """Return the confirmed spans of `text`, ordered by place and then by rule."""
-        hits: set[int] = set()
-        self._database.scan(text.encode(), match_event_handler=lambda rule, *_: hits.add(rule))
-        if not hits:
-            return []
-        spans = [Span(rule, start, end) for rule in hits for start, end in self._rules[rule].spans(text)]
-        return sorted(spans, key=lambda span: (span.start, span.end, span.rule))
+    def candidates(self, text: str) -> set[int]:
+        """Return the numbers of the patterns that may have a span in `text`, or in any line of it that stands alone."""
+        self._hits = set()
+        self._database.scan(text.encode(), match_event_handler=self._note)
+        return self._hits
+
+    def spans(self, number: int, text: str) -> Iterator[tuple[int, int]]:
+        """Yield the confirmed spans of one pattern, in characters, in order."""
+        return self._compiled[number].spans(text, text.encode())
+
+    def _note(self, number: int, *_place: object) -> None:
+        self._hits.add(number)
 
 
 def fault_of_pattern(pattern: str, *, ignore_case: bool = False) -> str | None:
     """Return why a pattern is outside the dialect, or None."""
+    expression = pattern.encode()
+    if any(anchor in expression.replace(rb"\\", b"") for anchor in _ABSOLUTE_ANCHORS):
+        return r"\A, \z, \Z, \C and \Q are not part of the dialect; use ^ and $"
     try:
-        re.compile(pattern, re.ASCII)
-        hyperscan.Database().compile(expressions=[pattern.encode()], ids=[0], flags=[_flags(ignore_case)])
-    except (re.error, hyperscan.error) as error:
+        re2.compile(expression, _options(ignore_case))
+        hyperscan.Database().compile(expressions=[expression], ids=[0], flags=[_flags(ignore_case)])
+    except (re2.error, hyperscan.error) as error:
         return str(error)
     return None
 
 
-def _database(rules: Sequence[Rule]) -> hyperscan.Database:
+def _database(patterns: Sequence[Pattern]) -> hyperscan.Database:
     database = hyperscan.Database()
     database.compile(
-        expressions=[rule.pattern.encode() for rule in rules],
-        ids=list(range(len(rules))),
-        flags=[_flags(rule.ignore_case) for rule in rules],
+        expressions=[pattern.text.encode() for pattern in patterns],
+        ids=list(range(len(patterns))),
+        flags=[_flags(pattern.ignore_case) for pattern in patterns],
     )
     return database
 
 
 def _flags(ignore_case: bool) -> int:  # noqa: FBT001 - the value of a rule's field
-    flags: int = hyperscan.HS_FLAG_SINGLEMATCH
+    """Return flags under which a text that holds several segments as lines hits wherever one of them would."""
+    flags: int = hyperscan.HS_FLAG_SINGLEMATCH | hyperscan.HS_FLAG_MULTILINE
     return flags | hyperscan.HS_FLAG_CASELESS if ignore_case else flags
 
 
-def _compile(rule: Rule) -> _Compiled:
-    pattern = re.compile(rule.pattern, re.ASCII | re.IGNORECASE if rule.ignore_case else re.ASCII)
+def _options(ignore_case: bool) -> re2.Options:  # noqa: FBT001 - the value of a rule's field
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.case_sensitive = not ignore_case
+    options.log_errors = False
+    return options
+
+
+def _compile(pattern: Pattern) -> _Compiled:
+    expression: _Expression = re2.compile(pattern.text.encode(), _options(pattern.ignore_case))
     return _Compiled(
-        pattern=pattern,
-        group=1 if pattern.groups else 0,
-        validator=VALIDATORS[rule.validator] if rule.validator else None,
-        allow=tuple(re.compile(allowed, re.ASCII | re.IGNORECASE) for allowed in rule.allow),
+        expression=expression,
+        group=1 if expression.groups else 0,
+        validator=VALIDATORS[pattern.validator] if pattern.validator else None,
+        allow=tuple(re2.compile(allowed.encode(), _options(ignore_case=True)) for allowed in pattern.allow),
     )
+
+
+def _characters(data: bytes, start: int, end: int) -> tuple[int, int]:
+    """Return a span of bytes as the span of the characters that it touches."""
+    while end < len(data) and data[end] & _LEADING_BITS == _CONTINUATION:
+        end += 1
+    while data[start] & _LEADING_BITS == _CONTINUATION:
+        start -= 1
+    first = len(data[:start].decode())
+    return first, first + len(data[start:end].decode())

@@ -7,14 +7,27 @@ from typing import Any
 
 import pytest
 
-from ctrainer.agents.compliance.judgement import Court, judge
+from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.loading import default_constitution
-from ctrainer.agents.compliance.policy import PolicyError, PolicyInput, PolicyResult, RegorusEngine, bundle_of
+from ctrainer.agents.compliance.policy import (
+    Decision,
+    PolicyEngine,
+    PolicyError,
+    PolicyInput,
+    PolicyResult,
+    PolicyUnavailableError,
+    RegorusEngine,
+    bundle_of,
+)
+from ctrainer.agents.compliance.verdicts import VerdictCache
+from ctrainer.agents.publication import Publication
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.screening import Screening
-from ctrainer.schemas.compliance import Verdict
+from ctrainer.schemas.compliance import SampleJudged, Verdict
 from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH
-from ctrainer.schemas.samples import AcceptedSample
+from ctrainer.schemas.envelope import Event
+from ctrainer.schemas.message import Message
+from ctrainer.schemas.samples import AcceptedSample, ParkedSample, SlowLane, digest_of_conversation
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "flywheel.jsonl"
 CONSTITUTION = default_constitution()
@@ -24,13 +37,15 @@ COURT = Court(CONSTITUTION)
 class CountingEngine:
     name = "counting"
     revision = "sha256:policy"
+    decided_by = "counting"
 
     def __init__(self) -> None:
         self.inputs: list[PolicyInput] = []
 
-    def evaluate(self, inputs: Sequence[PolicyInput]) -> list[PolicyResult]:
+    async def evaluate(self, inputs: Sequence[PolicyInput]) -> list[Decision]:
         self.inputs += inputs
-        return [PolicyResult(verdict=Verdict.ACCEPT, score=1.0, reasons=(), redact=()) for _ in inputs]
+        result = PolicyResult(verdict=Verdict.ACCEPT, score=1.0, reasons=(), redact=())
+        return [Decision(result=result, decided_by=self.decided_by, policy_revision=self.revision) for _ in inputs]
 
 
 class RememberingCache:
@@ -47,6 +62,10 @@ class RememberingCache:
 
 def engine() -> RegorusEngine:
     return RegorusEngine(bundle_of(CONSTITUTION))
+
+
+def screening_with(engine: PolicyEngine, cache: VerdictCache | None = None) -> Screening:
+    return Screening(court=COURT, verdicts=COURT.verdicts(engine, cache=cache), publication=Publication(COURT))
 
 
 def logged(question: str = "Where is my parcel?", *, client: str = "shop") -> bytes:
@@ -78,7 +97,7 @@ def batch(*values: bytes | None, headers: tuple[tuple[str, bytes], ...] = ()) ->
 
 
 def screened(*values: bytes | None, headers: tuple[tuple[str, bytes], ...] = ()) -> Sequence[OutputRecord]:
-    return asyncio.run(Screening(court=COURT, engine=engine())(batch(*values, headers=headers)))
+    return asyncio.run(screening_with(engine())(batch(*values, headers=headers)))
 
 
 def data_of(output: OutputRecord) -> dict[str, Any]:
@@ -135,7 +154,7 @@ def test_every_output_names_the_constitution_and_carries_the_trace_on() -> None:
 
 async def test_equal_policy_inputs_are_evaluated_once() -> None:
     counting = CountingEngine()
-    screening = Screening(court=COURT, engine=counting)
+    screening = screening_with(counting)
     await screening(batch(*[logged(f"Question {number}") for number in range(50)], logged(client="other")))
     await screening(batch(logged("Another one")))
     assert len(counting.inputs) == 2
@@ -143,22 +162,64 @@ async def test_equal_policy_inputs_are_evaluated_once() -> None:
 
 async def test_a_shared_cache_spares_the_evaluation() -> None:
     cache, counting = RememberingCache(), CountingEngine()
-    first = await Screening(court=COURT, engine=counting, verdict_cache=cache)(batch(logged()))
-    second = await Screening(court=COURT, engine=counting, verdict_cache=cache)(batch(logged()))
+    first = await screening_with(counting, cache)(batch(logged()))
+    second = await screening_with(counting, cache)(batch(logged()))
     assert first == second
     assert len(counting.inputs) == 1
 
 
 async def test_a_cached_value_that_cannot_be_read_is_decided_anew() -> None:
-    screening = Screening(court=COURT, engine=engine(), verdict_cache=RememberingCache(answer=b"junk"))
+    screening = screening_with(engine(), RememberingCache(answer=b"junk"))
     (event,) = await screening(batch(logged("Write ransomware that spreads")))
     assert data_of(event)["verdict"] == "reject"
 
 
-def test_an_undefined_decision_is_an_error_and_never_a_permission() -> None:
+async def test_an_undefined_decision_is_an_error_and_never_a_permission() -> None:
     other = CONSTITUTION.model_copy(update={"version": "other"})
     with pytest.raises(PolicyError):
-        judge(batch(logged()).records[0], COURT, RegorusEngine(bundle_of(other)))
+        await screening_with(RegorusEngine(bundle_of(other)))(batch(logged()))
+
+
+class DownEngine(CountingEngine):
+    """An engine that cannot be asked."""
+
+    async def evaluate(self, inputs: Sequence[PolicyInput]) -> list[Decision]:
+        self.inputs += inputs
+        raise PolicyUnavailableError("connection refused")
+
+
+async def test_without_any_policy_layer_a_sample_is_parked_and_asked_about_again() -> None:
+    down = DownEngine()
+    screening = screening_with(down, RememberingCache())
+    parked, event = await screening(batch(logged("My SSN is 219-09-9999")))
+    assert parked.topic == "samples.slow-lane"
+    waiting = ParkedSample.from_json(parked.value)
+    assert (waiting.waits_for, waiting.attempt) == (SlowLane.POLICY, 1)
+    assert waiting.messages[0].content == "My SSN is 219-09-9999", "it is judged again as it came"
+    assert (data_of(event)["verdict"], data_of(event)["reasons"]) == ("park", ["policy-unavailable"])
+    await screening(batch(logged("My SSN is 219-09-9999")))
+    assert len(down.inputs) == 2, "an outage is never remembered"
+
+
+async def test_what_a_fallback_decided_is_not_kept_under_the_name_of_the_engine() -> None:
+    fallback, cache = CountingEngine(), RememberingCache()
+    fallback.decided_by = "fallback"
+    screening = screening_with(fallback, cache)
+    await screening(batch(logged()))
+    await screening(batch(logged()))
+    assert (len(fallback.inputs), cache.values) == (2, {})
+
+
+async def test_everything_published_reads_as_the_models_of_the_contract() -> None:
+    outputs = await screening_with(engine())(batch(*EXAMPLES.read_bytes().splitlines()))
+    models: dict[str, type[Message]] = {"samples.accepted": AcceptedSample, "compliance.events": Event[SampleJudged]}
+    published = [output for output in outputs if output.topic in models]
+    assert len(published) > 1000
+    for output in published:
+        read = models[output.topic].from_json(output.value)
+        assert json.loads(read.to_json()) == json.loads(output.value or b"")
+        if isinstance(read, AcceptedSample):
+            assert read.content_digest == digest_of_conversation(read.messages, read.tools)
 
 
 def test_the_example_traffic_balances() -> None:

@@ -1,9 +1,9 @@
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctrainer.schemas.identity import canonical_bytes, content_digest, event_id, sample_id, source_reference
+from ctrainer.schemas.identity import NAMESPACE, canonical_bytes, content_digest, event_id, sample_id, source_reference
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
@@ -33,3 +33,8 @@ def test_an_id_depends_on_source_kind_and_constitution() -> None:
 
 def test_a_digest_names_its_algorithm() -> None:
     assert content_digest(b"a") == "sha256:ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"
+
+
+@given(st.text(max_size=40))
+def test_an_id_is_the_uuid5_of_its_parts(text: str) -> None:
+    assert event_id(text, "X", "d") == str(uuid5(NAMESPACE, f"{text}/X/d"))

@@ -4,17 +4,21 @@ from types import ModuleType
 import pytest
 
 from ctrainer.agents.compliance import segments
+from ctrainer.agents.compliance.conversation import Call, CalledFunction, Turn
 from ctrainer.agents.compliance.detectors import checksums, entropy, telephone
 from ctrainer.agents.compliance.detectors.detection import Detectors
 from ctrainer.agents.compliance.loading import default_constitution
-from ctrainer.schemas.samples import ChatMessage, ToolCall, ToolFunction
 
 DETECTORS = Detectors(default_constitution())
 
 
+def said(text: str, *calls: Call) -> Turn:
+    return Turn(role="assistant", content=text, tool_calls=list(calls), tool_call_id=None, name=None)
+
+
 def found(text: str) -> dict[str, str]:
-    findings = DETECTORS.find([ChatMessage(role="user", content=text)], ())
-    return {finding.rule: text[finding.start : finding.end] for finding in findings}
+    findings = DETECTORS.find([said(text)], ())
+    return {finding.source.rule.id: text[finding.start : finding.end] for finding in findings}
 
 
 @pytest.mark.parametrize("module", [checksums, entropy, telephone, segments])
@@ -65,7 +69,8 @@ def test_a_look_alike_is_not_found(text: str) -> None:
 
 
 def test_a_key_behind_an_escaped_line_break_in_tool_arguments_is_found() -> None:
-    call = ToolCall(id="c", function=ToolFunction(name="f", arguments='{"note": "a\\nAKIAIOSFODNN7EXAMPLE"}'))
-    (finding,) = DETECTORS.find([ChatMessage(role="assistant", content="", tool_calls=(call,))], ())
-    assert (finding.rule, finding.field) == ("aws-access-key", "tool_calls.0.arguments")
-    assert call.function.arguments[finding.start : finding.end] == "AKIAIOSFODNN7EXAMPLE"
+    arguments = '{"note": "a\\nAKIAIOSFODNN7EXAMPLE"}'
+    call = Call(id="c", type="function", function=CalledFunction(name="f", arguments=arguments))
+    (finding,) = DETECTORS.find([said("", call)], ())
+    assert (finding.source.rule.id, finding.field) == ("aws-access-key", "tool_calls.0.arguments")
+    assert arguments[finding.start : finding.end] == "AKIAIOSFODNN7EXAMPLE"

@@ -1,47 +1,45 @@
 import json
 
+from ctrainer.agents.compliance.conversation import Call, CalledFunction, Turn
+from ctrainer.agents.compliance.detectors.findings import Found, Source
 from ctrainer.agents.compliance.redaction import redact
-from ctrainer.schemas.compliance import Finding, Severity
-from ctrainer.schemas.samples import ChatMessage, ToolCall, ToolFunction
+from ctrainer.schemas.compliance import Severity
+from ctrainer.schemas.constitution import Action, Principle, Rule
 
-LABELS = {"email": "EMAIL", "card": "CARD"}
-
-
-def found(rule: str, start: int, end: int, *, index: int = 0, field: str = "content") -> Finding:
-    return Finding(
-        principle="p",
-        rule=rule,
-        severity=Severity.HIGH,
-        message_index=index,
-        field=field,
-        start=start,
-        end=end,
-        score=1.0,
-    )
+RULES = {name: Rule(id=name, label=name.upper(), pattern="x") for name in ("email", "card")}
+PRINCIPLE = Principle(id="p", statement="s", severity=Severity.HIGH, action=Action.REDACT)
 
 
-def calling(arguments: str) -> ChatMessage:
-    call = ToolCall(id="c", function=ToolFunction(name="f", arguments=arguments))
-    return ChatMessage(role="assistant", content="", tool_calls=(call,))
+def found(rule: str, start: int, end: int, *, index: int = 0, field: str = "content") -> Found:
+    return Found(Source(PRINCIPLE, RULES[rule]), index, field, start, end, 1.0)
+
+
+def said(text: str, *calls: Call) -> Turn:
+    return Turn(role="user", content=text, tool_calls=list(calls), tool_call_id=None, name=None)
+
+
+def calling(arguments: str) -> Turn:
+    function = CalledFunction(name="f", arguments=arguments)
+    return said("", Call(id="c", type="function", function=function))
 
 
 def test_overlapping_spans_become_one_placeholder_of_the_widest() -> None:
-    message = ChatMessage(role="user", content="abcdefghij")
-    redacted = redact([message], (), [found("email", 1, 4), found("card", 2, 9)], LABELS)
-    assert redacted.messages[0].content == "a<CARD_1>j"
-    assert [(entry.rule, entry.count) for entry in redacted.redactions] == [("card", 1)]
+    message = said("abcdefghij")
+    redacted = redact([message], (), [found("email", 1, 4), found("card", 2, 9)])
+    assert redacted.messages[0]["content"] == "a<CARD_1>j"
+    assert [(entry["rule"], entry["count"]) for entry in redacted.redactions] == [("card", 1)]
 
 
 def test_the_same_text_has_the_same_placeholder_in_every_message() -> None:
-    messages = [ChatMessage(role="user", content="a@b c@d"), calling('{"to": "a@b"}')]
+    messages = [said("a@b c@d"), calling('{"to": "a@b"}')]
     findings = [
         found("email", 0, 3),
         found("email", 4, 7),
         found("email", 8, 11, index=1, field="tool_calls.0.arguments"),
     ]
-    redacted = redact(messages, (), findings, LABELS)
-    assert redacted.messages[0].content == "<EMAIL_1> <EMAIL_2>"
-    assert json.loads(redacted.messages[1].tool_calls[0].function.arguments) == {"to": "<EMAIL_1>"}
+    redacted = redact(messages, (), findings)
+    assert redacted.messages[0]["content"] == "<EMAIL_1> <EMAIL_2>"
+    assert json.loads(redacted.messages[1]["tool_calls"][0]["function"]["arguments"]) == {"to": "<EMAIL_1>"}
 
 
 def test_tool_arguments_stay_json_when_a_number_or_several_tokens_are_replaced() -> None:
@@ -51,7 +49,7 @@ def test_tool_arguments_stay_json_when_a_number_or_several_tokens_are_replaced()
         found("card", number, number + 16, field="tool_calls.0.arguments"),
         found("email", text.index("x"), text.index("y") + 1, field="tool_calls.0.arguments"),
     ]
-    arguments = redact([calling(text)], (), findings, LABELS).messages[0].tool_calls[0].function.arguments
+    arguments = redact([calling(text)], (), findings).messages[0]["tool_calls"][0]["function"]["arguments"]
     parsed = json.loads(arguments)
     assert parsed["card"] == "<CARD_1>"
     assert "x" not in parsed.values()
@@ -60,5 +58,5 @@ def test_tool_arguments_stay_json_when_a_number_or_several_tokens_are_replaced()
 
 def test_tool_definitions_are_redacted_and_stay_json() -> None:
     tools = ({"name": "mail a@b"},)
-    redacted = redact([ChatMessage(role="user", content="hi")], tools, [found("email", 15, 18, field="tools")], LABELS)
-    assert redacted.tools == ({"name": "mail <EMAIL_1>"},)
+    redacted = redact([said("hi")], tools, [found("email", 15, 18, field="tools")])
+    assert redacted.tools == [{"name": "mail <EMAIL_1>"}]

@@ -28,13 +28,16 @@ def shaped(value: dict[str, Any]) -> ShapedSample:
 
 
 def codes(sample: ShapedSample) -> list[tuple[str, str]]:
-    return [(repair.code, repair.path) for repair in sample.repairs]
+    return [(repair["code"], repair["path"]) for repair in sample.repairs]
 
 
 def test_a_well_formed_record_needs_no_repair() -> None:
     sample = shaped(record(temperature=0.2))
-    assert [(turn.role, turn.content) for turn in sample.messages] == [("user", "Hello"), ("assistant", "Good day.")]
-    assert (sample.tenant, sample.workload_id, sample.logged_at, sample.repairs) == ("shop", "desk", 1_763_640_074, ())
+    assert [(turn["role"], turn["content"]) for turn in sample.messages] == [
+        ("user", "Hello"),
+        ("assistant", "Good day."),
+    ]
+    assert (sample.tenant, sample.workload_id, sample.logged_at, sample.repairs) == ("shop", "desk", 1_763_640_074, [])
 
 
 def test_an_agent_toolkit_record_is_brought_into_one_form() -> None:
@@ -42,10 +45,10 @@ def test_an_agent_toolkit_record_is_brought_into_one_form() -> None:
     calling = {"role": "ai", "content": None, "tool_calls": [BARE_CALL]}
     answer = {"role": "tool", "content": "found", "tool_call_id": "t9"}
     sample = shaped(record(question, calling, answer, contract_version="1.1", error_details=None))
-    assert [turn.role for turn in sample.messages] == ["user", "assistant", "tool", "assistant"]
-    (call,) = sample.messages[1].tool_calls
-    assert (call.id, call.function.arguments) == ("t9", '{"q":1}')
-    assert sample.messages[2].tool_call_id == "t9"
+    assert [turn["role"] for turn in sample.messages] == ["user", "assistant", "tool", "assistant"]
+    (call,) = sample.messages[1]["tool_calls"]
+    assert (call["id"], call["function"]["arguments"]) == ("t9", '{"q":1}')
+    assert sample.messages[2]["tool_call_id"] == "t9"
     assert codes(sample) == [
         ("role-renamed", "request.messages.0.role"),
         ("role-renamed", "request.messages.1.role"),
@@ -59,8 +62,8 @@ def test_calls_and_answers_without_any_id_are_linked_by_order() -> None:
     calling = {"role": "assistant", "tool_calls": [BARE_CALL, BARE_CALL]}
     answers = [{"role": "tool", "content": "first"}, {"role": "tool", "content": "second"}]
     sample = shaped(record({"role": "user", "content": "x"}, calling, *answers))
-    assert [call.id for call in sample.messages[1].tool_calls] == ["call_1", "call_2"]
-    assert [turn.tool_call_id for turn in sample.messages[2:4]] == ["call_1", "call_2"]
+    assert [call["id"] for call in sample.messages[1]["tool_calls"]] == ["call_1", "call_2"]
+    assert [turn["tool_call_id"] for turn in sample.messages[2:4]] == ["call_1", "call_2"]
 
 
 def test_milliseconds_become_seconds() -> None:
