@@ -9,22 +9,31 @@ from collections.abc import Sequence
 import orjson
 
 from ctrainer.agents.events import event_record
+from ctrainer.agents.force import InForce
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.schemas.audit import ACTIVITY_CREATE, CLASS_API_ACTIVITY, AuditRecorded, AuditSubject
-from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.envelope import header, traceparent_of
 from ctrainer.schemas.identity import content_digest, source_reference
 from ctrainer.schemas.topics import (
     ADAPTERS_PUBLISHED,
     AUDIT_EVENTS,
     COMPLIANCE_EVENTS,
+    CONSTITUTION_EVENTS,
     DATASETS_SEALED,
     DEAD_LETTERS,
     PRIVACY_EVENTS,
     TRAINING_PROGRESS,
 )
 
-AUDITED = (COMPLIANCE_EVENTS, PRIVACY_EVENTS, TRAINING_PROGRESS, DATASETS_SEALED, ADAPTERS_PUBLISHED, DEAD_LETTERS)
+AUDITED = (
+    COMPLIANCE_EVENTS,
+    CONSTITUTION_EVENTS,
+    PRIVACY_EVENTS,
+    TRAINING_PROGRESS,
+    DATASETS_SEALED,
+    ADAPTERS_PUBLISHED,
+    DEAD_LETTERS,
+)
 UNKNOWN_TENANT = "unknown"
 _LONGEST_TEXT = 512
 _INFORMATIONAL, _MEDIUM, _HIGH = 1, 3, 4
@@ -34,8 +43,8 @@ _SEVERITY = {"BudgetAlerted": _MEDIUM, "BudgetHalted": _HIGH, "BudgetViolated": 
 class AuditTrail:
     """The handler of every audited topic."""
 
-    def __init__(self, *, constitution: ConstitutionReference) -> None:
-        self._constitution = constitution
+    def __init__(self, *, in_force: InForce) -> None:
+        self._in_force = in_force
 
     async def __call__(self, batch: RecordBatch) -> Sequence[OutputRecord]:
         """Return one audit event for each record; what cannot be read is audited as unreadable."""
@@ -43,9 +52,7 @@ class AuditTrail:
 
     def _audited(self, record: Record) -> OutputRecord:
         data = audit_of(record)
-        return event_record(
-            topic=AUDIT_EVENTS, key=data.tenant, data=data, cause=record, constitution=self._constitution
-        )
+        return event_record(topic=AUDIT_EVENTS, key=data.tenant, data=data, cause=record, constitution=self._in_force())
 
 
 def audit_of(record: Record) -> AuditRecorded:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ctrainer.agents.events import event_record
+from ctrainer.agents.force import InForce
 from ctrainer.agents.records import OutputRecord, Record
-from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.envelope import header, require_known_version
 from ctrainer.schemas.errors import ContractError
 from ctrainer.schemas.identity import event_id
@@ -27,10 +27,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandDesk:
-    """Decides who may command what. `constitution` is the active one."""
+    """Decides who may command what. `in_force` gives the constitution that commands must name."""
 
     requesters: Mapping[str, Requester]
-    constitution: ConstitutionReference
+    in_force: InForce
     unsafe_accept_unsigned: bool = False
 
     def read(self, record: Record) -> Command:
@@ -47,9 +47,18 @@ class CommandDesk:
         """Return whether nobody signed a command: such a one is carried out only where that is allowed."""
         return header(record.headers, SIGNATURE_HEADER) is None
 
+    @staticmethod
+    def signer(record: Record) -> str:
+        """Return the key id of the signature that a record bears, or `unsigned`."""
+        return (header(record.headers, SIGNATURE_HEADER) or "unsigned").partition(":")[0]
+
     def objection(self, record: Record, command: Command) -> Refusal | None:
         """Return why this command may not be carried out whatever it asks, or None."""
-        return self._wrong_key(record, command) or self._wrong_signature(record, command) or self._foreign(command)
+        return (
+            self._wrong_key(record, command)
+            or self.signature_objection(record, command.tenant)
+            or self._foreign(command)
+        )
 
     def refused(self, record: Record, command: Command, refusal: Refusal) -> OutputRecord:
         """Return the event that tells the requester."""
@@ -67,7 +76,7 @@ class CommandDesk:
             key=data.session_id or data.request_id,
             data=data,
             cause=record,
-            constitution=self.constitution,
+            constitution=self.in_force(),
         )
 
     def _wrong_key(self, record: Record, command: Command) -> Refusal | None:
@@ -76,7 +85,8 @@ class CommandDesk:
         message = f"the record key must be the tenant {command.tenant!r}"
         return Refusal(reason="key-is-not-tenant", message=message, acceptable=f"record key {command.tenant}")
 
-    def _wrong_signature(self, record: Record, command: Command) -> Refusal | None:
+    def signature_objection(self, record: Record, tenant: str) -> Refusal | None:
+        """Return why whoever signed a record may not act for a tenant, or None."""
         signature = header(record.headers, SIGNATURE_HEADER)
         if signature is None and self.unsafe_accept_unsigned:
             return None
@@ -84,13 +94,13 @@ class CommandDesk:
             requester = verify(self.requesters, signature=signature, key=record.key or b"", value=record.value or b"")
         except ContractError as error:
             return Refusal(reason=error.reason, message=str(error), acceptable="a command signed by a known key")
-        if requester.may_act_for(command.tenant):
+        if requester.may_act_for(tenant):
             return None
-        message = f"key {requester.key_id!r} may not act for tenant {command.tenant!r}"
+        message = f"key {requester.key_id!r} may not act for tenant {tenant!r}"
         return Refusal(reason="foreign-tenant", message=message, acceptable=", ".join(sorted(requester.tenants)))
 
     def _foreign(self, command: Command) -> Refusal | None:
-        named, active = command.constitution, self.constitution
+        named, active = command.constitution, self.in_force()
         if named == active:
             return None
         which = "foreign-constitution-hash" if named.hash != active.hash else "foreign-constitution-digest"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from ctrainer.agents.commands import CommandDesk, Refusal
 from ctrainer.agents.events import event_record, read_event
+from ctrainer.agents.force import InForce
 from ctrainer.agents.provisional import Provisional
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.sealing import read_samples, seal
@@ -63,7 +64,7 @@ class CommandedSealing:
             rules=command.rules,
             because=f"{'unsafe unsigned ' * self._desk.is_unsigned(record)}command {command.request_id}",
         )
-        return [sealed_event(manifest, record, self._desk.constitution)]
+        return [sealed_event(manifest, record, self._desk.in_force())]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,13 +91,13 @@ class AutomaticSealing:
         self,
         *,
         topics: Topics,
-        constitution: ConstitutionReference,
+        in_force: InForce,
         count: int = 10_000,
         age_ms: int = 30 * DAY_MS,
         rules: SelectionRules | None = None,
     ) -> None:
         self._topics = topics
-        self._constitution = constitution
+        self._in_force = in_force
         self._count = count
         self._age_ms = age_ms
         self._rules = rules or SelectionRules()
@@ -133,7 +134,7 @@ class AutomaticSealing:
         samples = await read_samples(self._topics.read_ranges([span]), tenant=tenant, workloads=[workload])
         because = "count" if closed.count >= self._count else "age"
         manifest = seal(samples, tenant=tenant, workloads=[workload], rules=self._rules, because=because)
-        return sealed_event(manifest, last, self._constitution)
+        return sealed_event(manifest, last, self._in_force())
 
     async def _sealed_ends(self, partition: int) -> dict[bytes, int]:
         ends: dict[bytes, int] = {}

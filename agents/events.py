@@ -2,6 +2,8 @@
 
 from typing import TypeVar
 
+import orjson
+
 from ctrainer.agents.records import OutputRecord, Record
 from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.envelope import Event, event_type, structured_headers, time_of, traceparent_of
@@ -55,3 +57,11 @@ def read_event(value: bytes | None, data_type: type[Data]) -> Data:
         ContractError: `invalid-message`.
     """
     return Event[data_type].from_json(value).data  # type: ignore[valid-type] # the type is known only at run time
+
+
+def event_caused_by(source: str, record: Record, data_type: type[Data]) -> Data | None:
+    """Return the data of a record if it is an event of this type that the record at `source` caused, or None."""
+    envelope = orjson.loads(record.value or b"{}")
+    if envelope.get("type") != event_type(data_type) or envelope["source"] != source:
+        return None
+    return data_type.model_validate(envelope["data"])

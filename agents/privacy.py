@@ -14,10 +14,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from ctrainer.agents.dead_letter import dead_letter
 from ctrainer.agents.events import event_record, read_event
+from ctrainer.agents.force import InForce
 from ctrainer.agents.provisional import Provisional
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.world import Topics
-from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.envelope import require_known_version
 from ctrainer.schemas.errors import ContractError
 from ctrainer.schemas.identity import content_digest
@@ -62,9 +62,9 @@ Scopes: TypeAlias = dict[str, Scope]
 class PrivacyLedger:
     """The handler of `privacy.requests`."""
 
-    def __init__(self, *, topics: Topics, constitution: ConstitutionReference) -> None:
+    def __init__(self, *, topics: Topics, in_force: InForce) -> None:
         self._topics = topics
-        self._constitution = constitution
+        self._in_force = in_force
         self._partitions: dict[int, Provisional[Scopes]] = {}
 
     async def restore(self, partition: int, _committed_offset: int) -> None:
@@ -98,13 +98,13 @@ class PrivacyLedger:
             key=request.scope,
             data=entry,
             cause=record,
-            constitution=self._constitution,
+            constitution=self._in_force(),
             partition=record.partition,
         )
         return [ledger, *(self._event(event, request.scope, record) for event in events)]
 
     def _event(self, data: Message, scope: str, cause: Record) -> OutputRecord:
-        return event_record(topic=PRIVACY_EVENTS, key=scope, data=data, cause=cause, constitution=self._constitution)
+        return event_record(topic=PRIVACY_EVENTS, key=scope, data=data, cause=cause, constitution=self._in_force())
 
 
 def read_request(record: Record) -> ReserveBudget | SettleBudget:

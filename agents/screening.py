@@ -6,11 +6,14 @@ from typing import NamedTuple
 
 from ctrainer.agents.compliance.judgement import Court, Examination
 from ctrainer.agents.compliance.shape import MAX_RECORD_BYTES, shape
-from ctrainer.agents.compliance.verdicts import Verdicts
 from ctrainer.agents.dead_letter import dead_letter
-from ctrainer.agents.publication import Publication
+from ctrainer.agents.events import event_record
+from ctrainer.agents.force import JudgesInForce
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
+from ctrainer.schemas.constitution import ConstitutionInForce
+from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.errors import ContractError
+from ctrainer.schemas.topics import CONSTITUTION_EVENTS
 
 STAGE = "screening"
 RECORDS_PER_TURN = 64
@@ -23,49 +26,57 @@ class _Examined(NamedTuple):
 
 
 class Screening:
-    """Judges batches under one constitution.
+    """Judges each batch by the constitution that is in force when it begins.
 
     A pure function of the batch, the constitution and the policy; what it remembers changes its speed only.
     """
 
-    def __init__(
-        self,
-        *,
-        court: Court,
-        verdicts: Verdicts,
-        publication: Publication,
-        max_record_bytes: int = MAX_RECORD_BYTES,
-    ) -> None:
-        self._court = court
-        self._verdicts = verdicts
-        self._publication = publication
+    def __init__(self, *, judges: JudgesInForce, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
+        self._judges = judges
         self._max_record_bytes = max_record_bytes
+        self._announced: dict[int, tuple[str, int]] = {}
 
     async def __call__(self, batch: RecordBatch) -> Sequence[OutputRecord]:
         """Return, for each record in order, the sample (if it goes on) and the decision, or its dead letter.
 
+        Before the first decision under another constitution stands the event that says so.
+
         Raises:
             PolicyError: a sample has no decision; nothing of the batch may be delivered.
         """
+        court, verdicts, publication = self._judges()
         docket: list[_Examined | OutputRecord] = []
         for number, record in enumerate(batch.records, start=1):
-            docket.append(self._examine(record))
+            docket.append(self._examine(record, court))
             if number % RECORDS_PER_TURN == 0:
                 await asyncio.sleep(0)
         examined = [entry for entry in docket if isinstance(entry, _Examined)]
-        decisions = await self._verdicts.of([entry.examination.case for entry in examined])
-        outputs: list[OutputRecord] = []
+        decisions = await verdicts.of([entry.examination.case for entry in examined])
+        outputs = self._announcement(batch, court.reference)
         for entry in docket:
             if isinstance(entry, _Examined):
-                decision = decisions.get(entry.examination.case, self._verdicts.outage)
-                outputs += self._publication.of(entry.record, entry.examination, decision)
+                decision = decisions.get(entry.examination.case, verdicts.outage)
+                outputs += publication.of(entry.record, entry.examination, decision)
             else:
                 outputs.append(entry)
         return outputs
 
-    def _examine(self, record: Record) -> _Examined | OutputRecord:
+    def _announcement(self, batch: RecordBatch, reference: ConstitutionReference) -> list[OutputRecord]:
+        """Return the event for the first batch under a constitution, and again when that batch comes again."""
+        first = batch.records[0]
+        digest, offset = self._announced.get(batch.partition, ("", -1))
+        if digest == reference.digest and offset != first.offset:
+            return []
+        self._announced[batch.partition] = (reference.digest, first.offset)
+        data = ConstitutionInForce(
+            topic=batch.topic, partition=batch.partition, from_offset=first.offset, constitution=reference
+        )
+        key = f"{batch.topic}/{batch.partition}"
+        return [event_record(topic=CONSTITUTION_EVENTS, key=key, data=data, cause=first, constitution=reference)]
+
+    def _examine(self, record: Record, court: Court) -> _Examined | OutputRecord:
         try:
             sample = shape(record.value, record.headers, max_bytes=self._max_record_bytes)
         except ContractError as error:
             return dead_letter(record, stage=STAGE, reason=error.reason, message=str(error))
-        return _Examined(record, self._court.examine(sample))
+        return _Examined(record, court.examine(sample))

@@ -215,7 +215,7 @@ class TrainingDesk:
         return [self._event(TRAINING_ASSIGNMENTS, command.session_id, cancelled, record)]
 
     def _event(self, topic: str, key: str, data: Message, cause: Record) -> OutputRecord:
-        return event_record(topic=topic, key=key, data=data, cause=cause, constitution=self._desk.constitution)
+        return event_record(topic=topic, key=key, data=data, cause=cause, constitution=self._desk.in_force())
 
 
 def _unknown_dataset(command: Command) -> Refusal:

@@ -11,7 +11,7 @@ from ctrainer.schemas import topics
 from ctrainer.schemas.adapters import AdapterPublished
 from ctrainer.schemas.audit import AuditCheckpoint, AuditRecorded
 from ctrainer.schemas.compliance import SampleJudged
-from ctrainer.schemas.constitution import Constitution
+from ctrainer.schemas.constitution import Constitution, ConstitutionInForce, ConstitutionUpdated
 from ctrainer.schemas.datasets import DatasetSealed
 from ctrainer.schemas.flywheel import FlywheelRecord
 from ctrainer.schemas.privacy import (
@@ -56,8 +56,8 @@ CATALOGUE: Mapping[str, Content] = MappingProxyType(
     {
         topics.FLYWHEEL_SAMPLES: Content(Mode.BINARY, (FlywheelRecord,)),
         topics.TRAINING_REQUESTS: Content(Mode.BINARY, (SealDataset, TrainAdapter, CancelTraining)),
-        topics.REVIEW_DECISIONS: Content(Mode.BINARY, (ReviewDecision,), in_use=False),
-        topics.CONSTITUTION_UPDATES: Content(Mode.BINARY, (Constitution,), in_use=False),
+        topics.REVIEW_DECISIONS: Content(Mode.BINARY, (ReviewDecision,)),
+        topics.CONSTITUTION_UPDATES: Content(Mode.BINARY, (Constitution,)),
         topics.SAMPLES_ACCEPTED: Content(Mode.BINARY, (AcceptedSample,)),
         topics.SAMPLES_SLOW_LANE: Content(Mode.BINARY, (ParkedSample,)),
         topics.DATASETS_SEALED: Content(Mode.STRUCTURED, (DatasetSealed,)),
@@ -67,6 +67,7 @@ CATALOGUE: Mapping[str, Content] = MappingProxyType(
         topics.PRIVACY_REQUESTS: Content(Mode.BINARY, (ReserveBudget, SettleBudget)),
         topics.PRIVACY_LEDGER: Content(Mode.STRUCTURED, (LedgerRecord,)),
         topics.COMPLIANCE_EVENTS: Content(Mode.STRUCTURED, (SampleJudged,)),
+        topics.CONSTITUTION_EVENTS: Content(Mode.STRUCTURED, (ConstitutionUpdated, ConstitutionInForce)),
         topics.PRIVACY_EVENTS: Content(Mode.STRUCTURED, (BudgetSpent, BudgetAlerted, BudgetHalted, BudgetViolated)),
         topics.AUDIT_EVENTS: Content(Mode.STRUCTURED, (AuditRecorded,)),
         topics.AUDIT_CHECKPOINTS: Content(Mode.STRUCTURED, (AuditCheckpoint,), in_use=False),

@@ -1,6 +1,7 @@
 """The constitution: what samples must not hold, and what happens when they do."""
 
 from enum import StrEnum
+from typing import Literal
 
 from pydantic import Field
 
@@ -9,6 +10,7 @@ from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.identity import canonical_bytes, content_digest
 from ctrainer.schemas.message import Message
 
+Role = Literal["system", "user", "assistant", "tool"]
 NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 
 
@@ -49,32 +51,72 @@ class Hazard(StrEnum):
 
 
 class Rule(Message):
-    """A pattern in the dialect that Hyperscan and RE2 share (no look-around, no back-references).
+    """One way to see a breach: a pattern, or a detector by its name.
 
-    The first group of the pattern, or the whole match without one, is the span of a finding.
-    A span that one of `allow` matches whole is not a finding. `label` names what redaction puts in the span's place.
+    A pattern is in the dialect that Hyperscan and RE2 share (no look-around, no back-references). Its first group, or
+    the whole match without one, is the span of a finding. A span that one of `allow` matches whole is not a finding.
+    `label` names what redaction puts in the span's place. `roles` limits a rule to turns of these roles.
     """
 
     id: str = Field(pattern=NAME)
     label: str = Field(pattern=r"^[A-Z][A-Z_]*$")
-    pattern: str = Field(min_length=1, max_length=4096)
+    pattern: str | None = Field(default=None, min_length=1, max_length=4096)
+    detector: str | None = None
     ignore_case: bool = False
     validator: str | None = None
     allow: tuple[str, ...] = ()
+    roles: tuple[Role, ...] = ()
     score: float = Field(default=1.0, gt=0.0, le=1.0)
 
 
 class Principle(Message):
-    """One principle. A finding of at least `threshold` breaches it."""
+    """One principle. A finding of at least `threshold` breaches it.
+
+    `critique` and `revision` are what a model is asked when an answer is revised.
+    """
 
     id: str = Field(pattern=NAME)
     statement: str = Field(min_length=1)
+    critique: str = ""
+    revision: str = ""
     severity: Severity
     hazard: Hazard | None = None
     action: Action
     mode: Mode = Mode.ENFORCE
     threshold: float = Field(default=0.5, gt=0.0, le=1.0)
     rules: tuple[Rule, ...] = ()
+
+
+class UpdateOutcome(StrEnum):
+    """What became of a document on `constitution.updates`."""
+
+    ENACTED = "enacted"
+    REFUSED = "refused"
+
+
+class ConstitutionUpdated(Message):
+    """What became of a document. `faults` says all that must be mended; an enacted one has none.
+
+    Workers judge by an enacted document from their next batch on; `ConstitutionInForce` says from which record.
+    """
+
+    constitution_id: str
+    version: str
+    outcome: UpdateOutcome
+    constitution: ConstitutionReference | None
+    faults: tuple[str, ...] = ()
+
+
+class ConstitutionInForce(Message):
+    """From `from_offset` on, the samples of a partition are judged by this constitution, until another event says so.
+
+    The event is committed together with the first decisions under it.
+    """
+
+    topic: str
+    partition: int = Field(ge=0)
+    from_offset: int = Field(ge=0)
+    constitution: ConstitutionReference
 
 
 class Constitution(Message):

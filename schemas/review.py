@@ -2,8 +2,11 @@
 
 from enum import StrEnum
 
+from pydantic import Field
+
 from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.message import Message
+from ctrainer.schemas.samples import SourceReference
 
 
 class ReviewVerdict(StrEnum):
@@ -14,11 +17,14 @@ class ReviewVerdict(StrEnum):
 
 
 class ReviewDecision(Message):
-    """A person's verdict on one sample in review."""
+    """A person's verdict on one sample in review; who signed it decided. `parked` is its record on `samples.slow-lane`.
+
+    The first decision on a sample counts. `constitution` is what the person judged by.
+    """
 
     sample_id: str
     tenant: str
-    reviewer: str
+    parked: SourceReference
     verdict: ReviewVerdict
-    reason: str
+    reason: str = Field(max_length=2000)
     constitution: ConstitutionReference

@@ -67,10 +67,10 @@ _TABLE = (
     Topic(
         name="constitution.updates",
         key="constitution id",
-        carries="a constitution document",
+        carries="a signed constitution document",
         direction=Direction.INPUT,
-        cleanup=Cleanup.COMPACT,
         partitions=1,
+        retention_ms=FOREVER_MS,
     ),
     Topic(
         name="samples.accepted",
@@ -138,6 +138,14 @@ _TABLE = (
         retention_ms=365 * DAY_MS,
     ),
     Topic(
+        name="constitution.events",
+        key="constitution id, or the topic/partition that it is in force for",
+        carries="what became of each document, and from which record on it is in force",
+        direction=Direction.OUTPUT,
+        partitions=1,
+        retention_ms=FOREVER_MS,
+    ),
+    Topic(
         name="privacy.events",
         key="budget scope",
         carries="spend, 90 % alert, 95 % halt, violation, refusal",
@@ -173,6 +181,7 @@ FLYWHEEL_SAMPLES = "flywheel.samples"
 TRAINING_REQUESTS = "training.requests"
 REVIEW_DECISIONS = "review.decisions"
 CONSTITUTION_UPDATES = "constitution.updates"
+CONSTITUTION_EVENTS = "constitution.events"
 SAMPLES_ACCEPTED = "samples.accepted"
 SAMPLES_SLOW_LANE = "samples.slow-lane"
 DATASETS_SEALED = "datasets.sealed"

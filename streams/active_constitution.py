@@ -1,10 +1,16 @@
 """The constitution of this deployment, checked against what the settings say it must be."""
 
 from ctrainer.agents.compliance.loading import default_constitution, load_constitution
-from ctrainer.schemas.constitution import Constitution
+from ctrainer.agents.events import read_event
+from ctrainer.agents.world import Topics
+from ctrainer.schemas.constitution import Constitution, ConstitutionUpdated
 from ctrainer.schemas.constitution_reference import ConstitutionReference
+from ctrainer.schemas.envelope import event_type
 from ctrainer.schemas.errors import ConstitutionalTrainerError
+from ctrainer.schemas.topics import CONSTITUTION_EVENTS
 from ctrainer.streams.settings import Settings, SettingsError
+
+_UPDATED = event_type(ConstitutionUpdated).encode()
 
 
 class WrongConstitutionError(ConstitutionalTrainerError):
@@ -35,6 +41,17 @@ def read_constitution(settings: Settings) -> Constitution:
 def constitution_reference(settings: Settings) -> ConstitutionReference:
     """Return hash and digest of the constitution the settings name."""
     return read_constitution(settings).reference()
+
+
+async def reference_in_force(settings: Settings, topics: Topics) -> ConstitutionReference:
+    """Return hash and digest of the constitution that was enacted last; before the first, of the one settings name."""
+    reference = constitution_reference(settings)
+    if settings.constitution_digest is not None:
+        return reference
+    async for record in topics.read_topic(CONSTITUTION_EVENTS):
+        if record.value is not None and _UPDATED in record.value:
+            reference = read_event(record.value, ConstitutionUpdated).constitution or reference
+    return reference
 
 
 def _read(settings: Settings) -> Constitution:

@@ -10,7 +10,20 @@ from aiokafka.errors import KafkaError
 from rich.console import Console
 
 from ctrainer.schemas.errors import ConstitutionalTrainerError
-from ctrainer.streams.commands import demo, doctor, keys, samples, services, sessions, submit, topics, worker
+from ctrainer.streams.commands import (
+    constitution,
+    demo,
+    doctor,
+    keys,
+    review,
+    samples,
+    screen,
+    services,
+    sessions,
+    submit,
+    topics,
+    worker,
+)
 
 EPILOG = "Exit codes: 0 done; 1 refused, failed or not healthy; 2 wrong command line."
 
@@ -26,9 +39,12 @@ app.add_typer(services.app, name="services")
 app.add_typer(topics.app, name="topics")
 app.add_typer(keys.app, name="keys")
 app.add_typer(submit.app, name="submit")
+app.add_typer(constitution.app, name="constitution")
+app.add_typer(review.app, name="review")
 app.command("worker")(worker.worker)
 app.command("trainer")(worker.trainer)
 app.command("produce")(samples.produce)
+app.command("screen")(screen.screen)
 app.command("tail")(samples.tail)
 app.command("sessions")(sessions.sessions)
 app.command("demo")(demo.demo)

@@ -5,19 +5,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from aiokafka import AIOKafkaProducer
 
 from ctrainer.agents.records import Record
 from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.datasets import DatasetSealed
 from ctrainer.schemas.envelope import binary_headers, event_type
 from ctrainer.schemas.errors import ConstitutionalTrainerError
-from ctrainer.schemas.identity import source_reference
-from ctrainer.schemas.signature import sign
 from ctrainer.schemas.topics import DATASETS_SEALED, TRAINING_ASSIGNMENTS, TRAINING_PROGRESS, TRAINING_REQUESTS
 from ctrainer.schemas.training import CancelTraining, CommandRefused, SealDataset, TrainAdapter, TrainingAssignment
 from ctrainer.streams.event_watch import watch
 from ctrainer.streams.keyring import SigningKey
+from ctrainer.streams.signed_producer import SignedProducer
 from ctrainer.streams.topic_reader import TopicReader
 
 Command = SealDataset | TrainAdapter | CancelTraining
@@ -40,17 +38,9 @@ class CommandSubmitter:
 
     async def submit(self, command: Command) -> str:
         """Send a command and return its place, `topic/partition/offset`, once the brokers have it."""
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self.bootstrap_servers, acks="all", enable_idempotence=True, **self.security
-        )
-        await producer.start()
-        try:
-            key, value = command.tenant.encode(), command.to_json()
-            headers = [*_headers(command), *([self._signature(self.key, key, value)] if self.key else [])]
-            sent = await producer.send_and_wait(TRAINING_REQUESTS, key=key, value=value, headers=headers)
-        finally:
-            await producer.stop()
-        return source_reference(sent.topic, sent.partition, sent.offset)
+        producer = SignedProducer(bootstrap_servers=self.bootstrap_servers, key=self.key, security=self.security)
+        key, value = command.tenant.encode(), command.to_json()
+        return await producer.send(TRAINING_REQUESTS, key=key, value=value, headers=_headers(command))
 
     async def submit_and_wait(self, command: Command, *, within_seconds: float = 60.0) -> Answer:
         """Send a command and return the event that answers it.
@@ -68,10 +58,6 @@ class CommandSubmitter:
         if isinstance(answer, CommandRefused):
             raise RefusedError(f"{answer.reason}: {answer.message}; accepted would be: {answer.acceptable}")
         return answer
-
-    @staticmethod
-    def _signature(key: SigningKey, record_key: bytes, value: bytes) -> tuple[str, bytes]:
-        return sign(key.private_key, key_id=key.key_id, key=record_key, value=value)
 
 
 def answer_to(source: str, record: Record) -> Answer | None:

@@ -13,6 +13,8 @@ class Role(StrEnum):
     """One kind of work of `ctrainer worker`."""
 
     SCREENING = "screening"
+    SLOW_LANE = "slow-lane"
+    CONSTITUTION = "constitution"
     CURATION = "curation"
     TRAINING = "training"
     PRIVACY = "privacy"

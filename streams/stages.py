@@ -5,18 +5,25 @@ from dataclasses import dataclass
 
 from ctrainer.agents.audit import AUDITED, AuditTrail
 from ctrainer.agents.commands import CommandDesk
-from ctrainer.agents.compliance.judgement import Court
-from ctrainer.agents.compliance.policy import RegorusEngine, bundle_of
-from ctrainer.agents.compliance.verdicts import VerdictCache
+from ctrainer.agents.constitutions import ConstitutionDesk, Constitutions
 from ctrainer.agents.curation import AutomaticSealing, CommandedSealing
+from ctrainer.agents.force import Force
 from ctrainer.agents.privacy import PrivacyLedger
-from ctrainer.agents.publication import Publication
 from ctrainer.agents.records import Handler
+from ctrainer.agents.rejudging import Rejudging
+from ctrainer.agents.review import Review
 from ctrainer.agents.screening import Screening
 from ctrainer.agents.training import TrainingDesk
 from ctrainer.agents.world import Topics
-from ctrainer.schemas.constitution import Constitution
-from ctrainer.schemas.topics import FLYWHEEL_SAMPLES, PRIVACY_REQUESTS, SAMPLES_ACCEPTED, TRAINING_REQUESTS
+from ctrainer.schemas.topics import (
+    CONSTITUTION_UPDATES,
+    FLYWHEEL_SAMPLES,
+    PRIVACY_REQUESTS,
+    REVIEW_DECISIONS,
+    SAMPLES_ACCEPTED,
+    SAMPLES_SLOW_LANE,
+    TRAINING_REQUESTS,
+)
 from ctrainer.streams.partition_owner import Restore
 from ctrainer.streams.roles import Role
 from ctrainer.trainer.models import knows_model
@@ -38,10 +45,10 @@ class StagePlan:
 class Parts:
     """What the stages are made of."""
 
-    constitution: Constitution
+    force: Force
     topics: Topics
     desk: CommandDesk
-    verdict_cache: VerdictCache | None
+    constitutions: ConstitutionDesk
     unsafe_allow_seeded_noise: bool
 
 
@@ -49,6 +56,8 @@ def plan_stages(roles: frozenset[Role], parts: Parts) -> list[StagePlan]:
     """Return the stages of some roles."""
     makers = {
         Role.SCREENING: _screening,
+        Role.SLOW_LANE: _slow_lane,
+        Role.CONSTITUTION: _constitution,
         Role.CURATION: _curation,
         Role.TRAINING: _training,
         Role.PRIVACY: _privacy,
@@ -58,17 +67,24 @@ def plan_stages(roles: frozenset[Role], parts: Parts) -> list[StagePlan]:
 
 
 def _screening(parts: Parts) -> Iterator[StagePlan]:
-    court, engine = Court(parts.constitution), RegorusEngine(bundle_of(parts.constitution))
-    screening = Screening(
-        court=court, verdicts=court.verdicts(engine, cache=parts.verdict_cache), publication=Publication(court)
-    )
-    yield StagePlan(name="screening", topic=FLYWHEEL_SAMPLES, handler=screening)
+    yield StagePlan(name="screening", topic=FLYWHEEL_SAMPLES, handler=Screening(judges=parts.force.judges))
+
+
+def _slow_lane(parts: Parts) -> Iterator[StagePlan]:
+    yield StagePlan(name="rejudging", topic=SAMPLES_SLOW_LANE, handler=Rejudging(judges=parts.force.judges))
+    review = Review(desk=parts.desk, topics=parts.topics, judges=parts.force.judges)
+    yield StagePlan(name="review", topic=REVIEW_DECISIONS, handler=review, restore=review.restore)
+
+
+def _constitution(parts: Parts) -> Iterator[StagePlan]:
+    handler = Constitutions(parts.constitutions)
+    yield StagePlan(name="constitution", topic=CONSTITUTION_UPDATES, handler=handler)
 
 
 def _curation(parts: Parts) -> Iterator[StagePlan]:
     commanded = CommandedSealing(desk=parts.desk, topics=parts.topics)
     yield StagePlan(name="curation", topic=TRAINING_REQUESTS, handler=commanded, max_records=1)
-    automatic = AutomaticSealing(topics=parts.topics, constitution=parts.constitution.reference())
+    automatic = AutomaticSealing(topics=parts.topics, in_force=parts.force.reference)
     yield StagePlan(name="curation-automatic", topic=SAMPLES_ACCEPTED, handler=automatic, restore=automatic.restore)
 
 
@@ -84,11 +100,11 @@ def _training(parts: Parts) -> Iterator[StagePlan]:
 
 
 def _privacy(parts: Parts) -> Iterator[StagePlan]:
-    ledger = PrivacyLedger(topics=parts.topics, constitution=parts.constitution.reference())
+    ledger = PrivacyLedger(topics=parts.topics, in_force=parts.force.reference)
     yield StagePlan(name="privacy", topic=PRIVACY_REQUESTS, handler=ledger, restore=ledger.restore, max_records=100)
 
 
 def _audit(parts: Parts) -> Iterator[StagePlan]:
-    trail = AuditTrail(constitution=parts.constitution.reference())
+    trail = AuditTrail(in_force=parts.force.reference)
     for topic in AUDITED:
         yield StagePlan(name=f"audit-{topic}", topic=topic, handler=trail)

@@ -15,7 +15,7 @@ from ctrainer.agents.records import Record
 from ctrainer.agents.sessions import Sessions
 from ctrainer.schemas.topics import TRAINING_ASSIGNMENTS, TRAINING_PROGRESS
 from ctrainer.schemas.training import SessionState, TrainingAssignment
-from ctrainer.streams.active_constitution import constitution_reference
+from ctrainer.streams.active_constitution import reference_in_force
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.location import Location, locate
 from ctrainer.streams.logs import configure_logs
@@ -23,6 +23,7 @@ from ctrainer.streams.partitioning import partition_for
 from ctrainer.streams.session_channel import SessionChannel
 from ctrainer.streams.settings import Settings
 from ctrainer.streams.topic_follower import TopicFollower
+from ctrainer.streams.topic_reader import TopicReader
 from ctrainer.streams.training_plan import Attempts, next_moves
 
 GROUP = "trainer"
@@ -87,7 +88,7 @@ class TrainingConsumer(Service):
         self._location = location
         self._parallel_sessions = parallel_sessions
         self._security = client_security(settings)
-        self._constitution = constitution_reference(settings)
+        self._topics = TopicReader(bootstrap_servers=location.bootstrap_servers, security=self._security)
         self._picture = Picture()
         self._owned: frozenset[int] = frozenset()
         self._partitions = 1
@@ -185,7 +186,8 @@ class TrainingConsumer(Service):
 
     async def _say(self, assignment: TrainingAssignment, state: SessionState, reason: str, message: str) -> None:
         """Say a last word for a session, after fencing whatever process of it may still live."""
-        channel = await SessionChannel.open(self._settings, self._location, assignment, self._constitution)
+        reference = await reference_in_force(self._settings, self._topics)
+        channel = await SessionChannel.open(self._settings, self._location, assignment, reference)
         try:
             await channel.advanced(state, self._step_of(assignment.session_id), reason=reason, message=message)
         finally:

@@ -34,7 +34,8 @@ from ctrainer.schemas.privacy import BudgetGranted, BudgetRefused
 from ctrainer.schemas.samples import AcceptedSample
 from ctrainer.schemas.topics import DATASETS_SEALED
 from ctrainer.schemas.training import SessionState, TrainAdapter, TrainingAssignment
-from ctrainer.streams.active_constitution import constitution_reference
+from ctrainer.streams.active_constitution import reference_in_force
+from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.location import locate
 from ctrainer.streams.logs import configure_logs
 from ctrainer.streams.loop_thread import LoopThread
@@ -305,8 +306,10 @@ def main() -> int:
 
 
 def _serve(settings: Settings, assignment: TrainingAssignment, loop: LoopThread, stop: Event) -> int:
-    reference = constitution_reference(settings)
-    opened = SessionChannel.open(settings, locate(settings), assignment, reference, should_stop=stop.is_set)
+    location = locate(settings)
+    topics = TopicReader(bootstrap_servers=location.bootstrap_servers, security=client_security(settings))
+    reference = loop.run(reference_in_force(settings, topics))
+    opened = SessionChannel.open(settings, location, assignment, reference, should_stop=stop.is_set)
     channel = loop.run(opened)
     try:
         SessionProcess(settings=settings, assignment=assignment, channel=channel, loop=loop, stop=stop).run()

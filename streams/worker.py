@@ -4,15 +4,22 @@ import asyncio
 import logging
 import signal
 from contextlib import AsyncExitStack
+from functools import partial
 
 from mode import Service
 from prometheus_client import CollectorRegistry
 
 from ctrainer.agents.commands import CommandDesk
+from ctrainer.agents.compliance.judgement import Court
+from ctrainer.agents.compliance.policy import RegorusEngine, bundle_of
+from ctrainer.agents.constitutions import ConstitutionDesk
+from ctrainer.agents.force import Force, Judges, appoint
 from ctrainer.schemas.constitution import Constitution
 from ctrainer.schemas.errors import ConstitutionalTrainerError
+from ctrainer.schemas.topics import CONSTITUTION_UPDATES
 from ctrainer.streams.active_constitution import read_constitution
 from ctrainer.streams.application import create_application
+from ctrainer.streams.constitution_watch import ConstitutionWatch, latest_constitution
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.keyring import read_keyring
 from ctrainer.streams.location import Location, locate
@@ -55,7 +62,8 @@ async def serve(settings: Settings, roles: frozenset[Role], *, probe: Probe | No
     registry = CollectorRegistry()
     async with AsyncExitStack() as stack:
         cache = await _verdict_cache(settings, location, stack)
-        parts = _parts(settings, location, constitution, cache)
+        parts = await _parts(settings, location, constitution, cache)
+        watch = ConstitutionWatch(desk=parts.constitutions, force=parts.force, appoint=partial(_appoint, cache=cache))
         app = create_application(settings.application)
         metrics = StreamMetrics.register(registry)
         sources = [
@@ -73,9 +81,10 @@ async def serve(settings: Settings, roles: frozenset[Role], *, probe: Probe | No
             port=settings.web_port,
             sources=sources,
             registry=registry,
-            facts=_facts(settings, roles, constitution),
+            facts=partial(_facts, settings, roles, parts.force),
         )
-        await _run([app, *sources, *([pages] if settings.web_port else [])], asked_to_end)
+        follower = watch.follower(bootstrap_servers=location.bootstrap_servers, security=client_security(settings))
+        await _run([app, follower, *sources, *([pages] if settings.web_port else [])], asked_to_end)
 
 
 async def _run(services: list[Service], asked_to_end: asyncio.Event) -> None:
@@ -126,21 +135,33 @@ def _subscription(settings: Settings, location: Location, plan: StagePlan) -> Su
     )
 
 
-def _parts(
+async def _parts(
     settings: Settings, location: Location, constitution: Constitution, cache: RedisVerdictCache | None
 ) -> Parts:
+    topics = TopicReader(bootstrap_servers=location.bootstrap_servers, security=client_security(settings))
+    force = Force(_appoint(constitution, cache=cache))
     desk = CommandDesk(
         requesters=read_keyring(settings.requesters) if settings.requesters else {},
-        constitution=constitution.reference(),
+        in_force=force.reference,
         unsafe_accept_unsigned=settings.unsafe_accept_unsigned,
     )
+    constitutions = ConstitutionDesk(
+        desk=desk, governance_hash=settings.governance_hash, pinned_digest=settings.constitution_digest
+    )
+    latest = await latest_constitution(topics.read_topic(CONSTITUTION_UPDATES), constitutions, constitution)
+    if latest is not constitution:
+        force.enact(_appoint(latest, cache=cache))
     return Parts(
-        constitution=constitution,
-        topics=TopicReader(bootstrap_servers=location.bootstrap_servers, security=client_security(settings)),
+        force=force,
+        topics=topics,
         desk=desk,
-        verdict_cache=cache,
+        constitutions=constitutions,
         unsafe_allow_seeded_noise=settings.unsafe_allow_seeded_noise,
     )
+
+
+def _appoint(constitution: Constitution, *, cache: RedisVerdictCache | None) -> Judges:
+    return appoint(Court(constitution), RegorusEngine(bundle_of(constitution)), cache=cache)
 
 
 async def _verdict_cache(settings: Settings, location: Location, stack: AsyncExitStack) -> RedisVerdictCache | None:
@@ -160,10 +181,10 @@ def _administration(settings: Settings, location: Location) -> TopicAdministrati
     )
 
 
-def _facts(settings: Settings, roles: frozenset[Role], constitution: Constitution) -> dict[str, object]:
+def _facts(settings: Settings, roles: frozenset[Role], force: Force) -> dict[str, object]:
     """Return what `/health` says beside the state of the stages."""
     return {
         "roles": sorted(roles),
-        "constitution": constitution.reference().model_dump(),
+        "constitution": force.reference().model_dump(),
         "unsafe": list(settings.unsafe()),
     }

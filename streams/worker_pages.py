@@ -1,7 +1,7 @@
 """What a worker shows over HTTP: is it alive, is it ready, how is each part, and its metrics. Never any sample text."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -24,7 +24,7 @@ class WorkerPages(Service):
         port: int,
         sources: Sequence[TransactionalSource],
         registry: CollectorRegistry,
-        facts: Mapping[str, Any],
+        facts: Callable[[], Mapping[str, Any]],
     ) -> None:
         super().__init__()
         self._host = host
@@ -64,7 +64,7 @@ class WorkerPages(Service):
     async def _health(self, _request: web.Request) -> web.Response:
         components = self._components()
         status = 200 if all(components.values()) else 503
-        return web.json_response({"ready": status == 200, "stages": components, **self._facts}, status=status)  # noqa: PLR2004
+        return web.json_response({"ready": status == 200, "stages": components, **self._facts()}, status=status)  # noqa: PLR2004
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

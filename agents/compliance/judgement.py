@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 from ctrainer.agents.compliance.conversation import Tools, Turn
 from ctrainer.agents.compliance.detectors.detection import Detectors
 from ctrainer.agents.compliance.detectors.findings import Found
+from ctrainer.agents.compliance.harm import HarmModel
+from ctrainer.agents.compliance.language import is_covered
 from ctrainer.agents.compliance.policy import Decision, PolicyEngine
 from ctrainer.agents.compliance.redaction import Redacted, redact
 from ctrainer.agents.compliance.shape import ShapedSample
@@ -38,7 +40,7 @@ class Court:
 
     def __init__(self, constitution: Constitution) -> None:
         self.reference = constitution.reference()
-        self.detectors = Detectors(constitution)
+        self.detectors = Detectors(constitution, harm=HarmModel.packaged(), is_covered=is_covered)
 
     def verdicts(self, engine: PolicyEngine, *, cache: VerdictCache | None = None) -> Verdicts:
         """Return the decisions of an engine on what this court examines."""
@@ -56,9 +58,12 @@ class Court:
         """Carry out what the policy decided: whatever goes on, also to revision or review, is redacted first."""
         result, sample = decision.result, examination.sample
         if result.verdict is Verdict.REJECT or not result.redact:
-            return Judgement(result.verdict, decision, Redacted(sample.messages, sample.tools, ()))
+            return Judgement(result.verdict, decision, Redacted(sample.messages, sample.tools, sample.redactions))
         to_redact = [found for found in examination.findings if found.breaches and _is_of(found, result.redact)]
-        return Judgement(result.verdict, decision, redact(sample.messages, sample.tools, to_redact))
+        redacted = redact(sample.messages, sample.tools, to_redact)
+        if sample.redactions:
+            redacted = redacted._replace(redactions=[*sample.redactions, *redacted.redactions])
+        return Judgement(result.verdict, decision, redacted)
 
 
 def judged_json(examination: Examination, judgement: Judgement, *, detector_version: str, attempt: int = 0) -> Json:

@@ -8,15 +8,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from ctrainer.agents.compliance.detectors.names import DETECTORS, HARM_SCORE
 from ctrainer.agents.compliance.detectors.patterns import fault_of_pattern
 from ctrainer.agents.compliance.detectors.validators import VALIDATORS
 from ctrainer.schemas.constitution import Action, Constitution, Mode, Principle, Rule
 from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH
 from ctrainer.schemas.errors import ConstitutionalTrainerError
 from ctrainer.schemas.message import describe_faults
-
-POSSIBLE_ACTIONS = frozenset({Action.REJECT, Action.REDACT})
-"""What the screening stage can carry out. A principle with another action can be observed, not enforced."""
 
 
 class ConstitutionError(ConstitutionalTrainerError):
@@ -97,22 +95,30 @@ def _duplicates(kind: str, ids: Iterable[str]) -> Iterator[str]:
 
 
 def _principle_faults(principle: Principle) -> Iterator[str]:
-    if principle.mode is Mode.ENFORCE and principle.action not in POSSIBLE_ACTIONS:
-        possible = ", ".join(sorted(POSSIBLE_ACTIONS))
-        yield (
-            f"principle {principle.id}: action {principle.action} cannot be enforced by this version, "
-            f"expected one of {possible}, or mode: shadow"
-        )
     if principle.mode is Mode.ENFORCE and not principle.rules:
         yield f"principle {principle.id}: is enforced without rules, expected at least one, or mode: off"
+    if principle.action is Action.REVISE and not (principle.critique and principle.revision):
+        yield f"principle {principle.id}: action revise without prompts, expected critique and revision"
     for rule in principle.rules:
         yield from _rule_faults(rule)
+        yield from _detector_faults(rule, principle)
+
+
+def _detector_faults(rule: Rule, principle: Principle) -> Iterator[str]:
+    if (rule.pattern is None) == (rule.detector is None):
+        yield f"rule {rule.id}: expected either a pattern or a detector"
+    if rule.detector is not None and rule.detector not in DETECTORS:
+        yield f"rule {rule.id}: unknown detector {rule.detector!r}, expected one of {', '.join(sorted(DETECTORS))}"
+    if rule.detector == HARM_SCORE and principle.hazard is None:
+        yield f"rule {rule.id}: {HARM_SCORE} needs a hazard, expected one at principle {principle.id}"
+    if rule.detector is not None and principle.action is Action.REDACT:
+        yield f"rule {rule.id}: a detector has no span to redact, expected another action than redact"
 
 
 def _rule_faults(rule: Rule) -> Iterator[str]:
     if rule.validator is not None and rule.validator not in VALIDATORS:
         yield f"rule {rule.id}: unknown validator {rule.validator!r}, expected one of {', '.join(sorted(VALIDATORS))}"
     for pattern in (rule.pattern, *rule.allow):
-        fault = fault_of_pattern(pattern, ignore_case=rule.ignore_case)
+        fault = fault_of_pattern(pattern, ignore_case=rule.ignore_case) if pattern is not None else None
         if fault is not None:
             yield f"rule {rule.id}: the pattern does not compile: {fault}"

@@ -1,6 +1,7 @@
 """From the bytes of a flywheel record to a well-formed sample, or to the reason why not."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
@@ -23,7 +24,10 @@ FIRST_MILLISECOND_STAMP = 100_000_000_000
 
 
 class ShapedSample(NamedTuple):
-    """A record in one form: the conversation with the answer as its last turn. `logged_at` is in epoch seconds."""
+    """A record in one form: the conversation with the answer as its last turn. `logged_at` is in epoch seconds.
+
+    `redactions` were made by an earlier decision on the same sample.
+    """
 
     tenant: str
     workload_id: str
@@ -34,6 +38,7 @@ class ShapedSample(NamedTuple):
     messages: list[Turn]
     tools: list[dict[str, Any]]
     repairs: list[Note]
+    redactions: Sequence[dict[str, Any]] = ()
 
 
 def shape(value: bytes | None, headers: Headers = (), *, max_bytes: int = MAX_RECORD_BYTES) -> ShapedSample:

@@ -1,6 +1,7 @@
 """`ctrainer produce` and `ctrainer tail`: records in and out by hand."""
 
 import asyncio
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -49,6 +50,8 @@ def tail(
         raise typer.BadParameter(f"got {topic!r}, expected one of {', '.join(TOPICS)}")
     settings = Settings.read()
     reader = TopicReader(bootstrap_servers=locate(settings).bootstrap_servers, security=client_security(settings))
+    # An interrupt ends the process at once: nothing is to be saved, and a consumer may swallow a cancellation.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     asyncio.run(_print(topic, reader, follow=follow))
 
 

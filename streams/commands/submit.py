@@ -22,13 +22,14 @@ from ctrainer.schemas.training import (
     TrainAdapter,
     TrainingAssignment,
 )
-from ctrainer.streams.active_constitution import constitution_reference
+from ctrainer.streams.active_constitution import reference_in_force
 from ctrainer.streams.command_submitter import Answer, Command, CommandSubmitter
 from ctrainer.streams.console import print_json, print_rows
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.keyring import read_signing_key
 from ctrainer.streams.location import locate
 from ctrainer.streams.settings import Settings
+from ctrainer.streams.topic_reader import TopicReader
 
 app = typer.Typer(help="Send signed training commands and wait for the answer.", no_args_is_help=True)
 Tenant = Annotated[str, typer.Option(help="whose data and budget")]
@@ -116,14 +117,14 @@ def cancel(
 
 def _submit(build: Build, key: Path | None, *, as_json: bool) -> None:
     settings = Settings.read()
+    servers, security = locate(settings).bootstrap_servers, client_security(settings)
+    topics = TopicReader(bootstrap_servers=servers, security=security)
     try:
-        command = build(constitution_reference(settings))
+        command = build(asyncio.run(reference_in_force(settings, topics)))
     except ValidationError as error:
         raise CommandError(describe_faults(error)) from error
     submitter = CommandSubmitter(
-        bootstrap_servers=locate(settings).bootstrap_servers,
-        key=read_signing_key(key) if key else None,
-        security=client_security(settings),
+        bootstrap_servers=servers, key=read_signing_key(key) if key else None, security=security
     )
     answer = asyncio.run(submitter.submit_and_wait(command))
     if as_json:

@@ -11,7 +11,7 @@ from redis import Redis
 from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.loading import default_constitution
 from ctrainer.agents.compliance.policy import RegorusEngine, bundle_of
-from ctrainer.agents.publication import Publication
+from ctrainer.agents.force import appoint
 from ctrainer.agents.records import Headers, Record
 from ctrainer.agents.screening import Screening
 from ctrainer.schemas.compliance import SampleJudged, Verdict
@@ -95,8 +95,8 @@ async def screening(servers: str, topic: str, cache: RedisVerdictCache | None = 
         constitution = default_constitution()
         engine = RegorusEngine(bundle_of(constitution))
         app = create_application(topic)
-        court = Court(constitution)
-        handler = Screening(court=court, verdicts=court.verdicts(engine, cache=cache), publication=Publication(court))
+        judges = appoint(Court(constitution), engine, cache=cache)
+        handler = Screening(judges=lambda: judges)
         source = TransactionalSource(
             subscription=Subscription(application=topic, bootstrap_servers=servers, topic=topic, group=topic),
             stage=Stage(app, name="screening", handler=handler),

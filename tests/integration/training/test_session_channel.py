@@ -62,7 +62,7 @@ async def open_channel(bootstrap_servers: str, topics: None, tmp_path: Path) -> 
 @pytest.fixture
 async def ledger(bootstrap_servers: str, topics: None) -> AsyncIterator[None]:  # noqa: ARG001 - they must exist
     """The real ledger agent on the real engine."""
-    handler = PrivacyLedger(topics=TopicReader(bootstrap_servers=bootstrap_servers), constitution=CONSTITUTION)
+    handler = PrivacyLedger(topics=TopicReader(bootstrap_servers=bootstrap_servers), in_force=lambda: CONSTITUTION)
     app = create_application("ledger")
     source = TransactionalSource(
         subscription=Subscription(

@@ -67,7 +67,7 @@ def constitution() -> ConstitutionReference:
 @pytest.fixture
 def desk() -> CommandDesk:
     requester = Requester(key_id="alice", public_key=SIGNING_KEY.public_key(), tenants=frozenset({"acme", "umbrella"}))
-    return CommandDesk(requesters={"alice": requester}, constitution=CONSTITUTION)
+    return CommandDesk(requesters={"alice": requester}, in_force=lambda: CONSTITUTION)
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def stored(output: OutputRecord, offset: int = 4) -> Record:
 
 async def audited(record: Record) -> tuple[OutputRecord, dict[str, Any]]:
     batch = RecordBatch(topic=record.topic, partition=record.partition, epoch=1, records=(record,))
-    (output,) = await AuditTrail(constitution=CONSTITUTION)(batch)
+    (output,) = await AuditTrail(in_force=lambda: CONSTITUTION)(batch)
     assert output.topic == "audit.events"
     assert len(output.value or b"") < LIMIT
     data: dict[str, Any] = json.loads(output.value or b"")["data"]
@@ -66,7 +66,7 @@ async def test_the_same_record_is_audited_with_the_same_bytes() -> None:
 async def test_every_record_of_a_batch_is_audited_in_order() -> None:
     records = tuple(refused()._replace(offset=offset) for offset in range(5))
     batch = RecordBatch(topic="training.progress", partition=1, epoch=1, records=records)
-    outputs = await AuditTrail(constitution=CONSTITUTION)(batch)
+    outputs = await AuditTrail(in_force=lambda: CONSTITUTION)(batch)
     sources = [json.loads(output.value or b"")["data"]["subject"]["source"] for output in outputs]
     assert sources == [f"training.progress/1/{offset}" for offset in range(5)]
 

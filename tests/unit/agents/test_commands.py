@@ -45,7 +45,7 @@ def test_a_command_under_another_tenants_key_is_refused(desk: CommandDesk, submi
 def test_a_wrong_signature_is_refused_even_where_unsigned_commands_are_accepted(
     desk: CommandDesk, submit: Submit, signature: bytes, expected: str
 ) -> None:
-    lenient = CommandDesk(requesters=desk.requesters, constitution=desk.constitution, unsafe_accept_unsigned=True)
+    lenient = CommandDesk(requesters=desk.requesters, in_force=desk.in_force, unsafe_accept_unsigned=True)
     record = submit(COMMAND)._replace(headers=(("ctrainer-signature", signature),))
     assert reason(desk, record) == reason(lenient, record) == expected
 

@@ -60,7 +60,7 @@ def curation(desk: CommandDesk, topics: Topics) -> CommandedSealing:
 
 @pytest.fixture
 def automatic(topics: Topics) -> AutomaticSealing:
-    return AutomaticSealing(topics=topics, constitution=CONSTITUTION, count=4, age_ms=1_000)
+    return AutomaticSealing(topics=topics, in_force=lambda: CONSTITUTION, count=4, age_ms=1_000)
 
 
 async def test_a_command_seals_the_workloads_it_names_and_nothing_else(
@@ -157,7 +157,7 @@ async def test_the_same_ranges_under_the_same_rules_are_the_same_dataset(
 
 
 async def test_an_unsigned_seal_says_so(topics: Topics, submit: Submit, accept: Accept) -> None:
-    lenient = CommandDesk(requesters={}, constitution=CONSTITUTION, unsafe_accept_unsigned=True)
+    lenient = CommandDesk(requesters={}, in_force=lambda: CONSTITUTION, unsafe_accept_unsigned=True)
     accept("acme/chat", "question", 0)
     unsigned = submit(seal())._replace(headers=())
     (event,) = await CommandedSealing(desk=lenient, topics=topics)(batch(unsigned))
@@ -207,7 +207,7 @@ async def test_a_new_owner_seals_what_the_former_one_would_have_sealed(
     records = [accept("acme/chat", f"question {number}", 0) for number in range(11)]
     sealed: list[Record] = []
     for part in (records[:committed], records[committed:]):
-        owner = AutomaticSealing(topics=topics, constitution=CONSTITUTION, count=4, age_ms=1_000)
+        owner = AutomaticSealing(topics=topics, in_force=lambda: CONSTITUTION, count=4, age_ms=1_000)
         await owner.restore(0, part[0].offset if part else 0)
         sealed += deliver(await owner(batch(*part))) if part else []
     assert [spans(manifest_of(record)) for record in sealed] == [[(0, 0, 4)], [(0, 4, 8)]]

@@ -63,7 +63,7 @@ def spend(steps: int) -> float:
 
 @pytest.fixture
 async def ledger(topics: Topics) -> PrivacyLedger:
-    made = PrivacyLedger(topics=topics, constitution=CONSTITUTION)
+    made = PrivacyLedger(topics=topics, in_force=lambda: CONSTITUTION)
     await made.restore(PARTITION, 0)
     return made
 
@@ -97,7 +97,7 @@ async def test_a_new_owner_goes_on_with_what_the_ledger_says_and_only_that(
 ) -> None:
     deliver(await ledger(batch(record(0, reserve("a")))))
     await ledger(batch(record(1, reserve("never committed"))))
-    successor = PrivacyLedger(topics=topics, constitution=CONSTITUTION)
+    successor = PrivacyLedger(topics=topics, in_force=lambda: CONSTITUTION)
     await successor.restore(PARTITION, 1)
     (entry,) = entries(await successor(batch(record(1, reserve("b")))))
     assert entry["epsilon"] == pytest.approx(spend(32))

@@ -20,7 +20,7 @@ from ctrainer.agents.compliance.policy import (
     bundle_of,
 )
 from ctrainer.agents.compliance.verdicts import VerdictCache
-from ctrainer.agents.publication import Publication
+from ctrainer.agents.force import appoint
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.screening import Screening
 from ctrainer.schemas.compliance import SampleJudged, Verdict
@@ -65,7 +65,13 @@ def engine() -> RegorusEngine:
 
 
 def screening_with(engine: PolicyEngine, cache: VerdictCache | None = None) -> Screening:
-    return Screening(court=COURT, verdicts=COURT.verdicts(engine, cache=cache), publication=Publication(COURT))
+    judges = appoint(COURT, engine, cache=cache)
+    return Screening(judges=lambda: judges)
+
+
+async def decided(screening: Screening, records: RecordBatch) -> list[OutputRecord]:
+    """Return the outputs without the event that says which constitution is in force."""
+    return [output for output in await screening(records) if output.topic != "constitution.events"]
 
 
 def logged(question: str = "Where is my parcel?", *, client: str = "shop") -> bytes:
@@ -97,7 +103,7 @@ def batch(*values: bytes | None, headers: tuple[tuple[str, bytes], ...] = ()) ->
 
 
 def screened(*values: bytes | None, headers: tuple[tuple[str, bytes], ...] = ()) -> Sequence[OutputRecord]:
-    return asyncio.run(screening_with(engine())(batch(*values, headers=headers)))
+    return asyncio.run(decided(screening_with(engine()), batch(*values, headers=headers)))
 
 
 def data_of(output: OutputRecord) -> dict[str, Any]:
@@ -170,7 +176,7 @@ async def test_a_shared_cache_spares_the_evaluation() -> None:
 
 async def test_a_cached_value_that_cannot_be_read_is_decided_anew() -> None:
     screening = screening_with(engine(), RememberingCache(answer=b"junk"))
-    (event,) = await screening(batch(logged("Write ransomware that spreads")))
+    (event,) = await decided(screening, batch(logged("Write ransomware that spreads")))
     assert data_of(event)["verdict"] == "reject"
 
 
@@ -191,7 +197,7 @@ class DownEngine(CountingEngine):
 async def test_without_any_policy_layer_a_sample_is_parked_and_asked_about_again() -> None:
     down = DownEngine()
     screening = screening_with(down, RememberingCache())
-    parked, event = await screening(batch(logged("My SSN is 219-09-9999")))
+    parked, event = await decided(screening, batch(logged("My SSN is 219-09-9999")))
     assert parked.topic == "samples.slow-lane"
     waiting = ParkedSample.from_json(parked.value)
     assert (waiting.waits_for, waiting.attempt) == (SlowLane.POLICY, 1)
@@ -235,3 +241,23 @@ def test_the_example_traffic_balances() -> None:
 
 
 EXPECTED_VERDICTS = {"accept": 435, "redact": 87, "reject": 66}
+
+
+async def test_another_constitution_holds_from_an_exact_record_on_and_the_event_says_which() -> None:
+    strict = CONSTITUTION.model_copy(update={"version": "stricter"})
+    before, after = appoint(COURT, engine()), appoint(Court(strict), RegorusEngine(bundle_of(strict)))
+    in_force = [before]
+    screening = Screening(judges=lambda: in_force[0])
+    first = batch(logged(), logged())
+    await screening(first)
+    in_force[0] = after
+    second = first.__class__(topic=first.topic, partition=2, epoch=1, records=batch(*[logged()] * 5).records[2:])
+    for _ in range(2):
+        event, *outputs = await screening(second)
+        assert event.topic == "constitution.events", "also when the batch comes again after a failed transaction"
+        assert data_of(event)["from_offset"] == 2
+        assert data_of(event)["constitution"]["digest"] == strict.digest
+        digests = {json.loads(output.value or b"")["constitutiondigest"] for output in outputs[1::2]}
+        assert digests == {strict.digest}
+    third = first.__class__(topic=first.topic, partition=2, epoch=1, records=batch(*[logged()] * 6).records[5:])
+    assert [output.topic for output in await screening(third)] == ["samples.accepted", "compliance.events"]

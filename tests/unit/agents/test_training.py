@@ -253,7 +253,7 @@ async def test_an_unsigned_command_is_refused_unless_that_is_switched_on_and_the
 ) -> None:
     unsigned = submit(train())._replace(headers=())
     assert await reason_for(training, unsigned) == "unsigned-command"
-    lenient = CommandDesk(requesters={}, constitution=CONSTITUTION, unsafe_accept_unsigned=True)
+    lenient = CommandDesk(requesters={}, in_force=lambda: CONSTITUTION, unsafe_accept_unsigned=True)
     trusting = TrainingDesk(desk=lenient, topics=topics, make_plan=quick_plan, knows_model=lambda _name: True)
     assignment, _ = await trusting(batch(unsigned))
     assert data_of(assignment)["unsafe_unsigned"] is True

@@ -6,10 +6,10 @@ import pytest
 from ctrainer.agents.compliance import segments
 from ctrainer.agents.compliance.conversation import Call, CalledFunction, Turn
 from ctrainer.agents.compliance.detectors import checksums, entropy, telephone
-from ctrainer.agents.compliance.detectors.detection import Detectors
+from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.loading import default_constitution
 
-DETECTORS = Detectors(default_constitution())
+DETECTORS = Court(default_constitution()).detectors
 
 
 def said(text: str, *calls: Call) -> Turn:

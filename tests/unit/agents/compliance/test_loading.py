@@ -44,12 +44,17 @@ def test_all_faults_are_told_at_once() -> None:
         {"id": "r", "label": "R", "pattern": "(?=look)ahead"},
         {"id": "r", "label": "R", "pattern": "fine", "validator": "astrology"},
     ]
+    detecting = [
+        {"id": "both", "label": "R", "pattern": "a", "detector": "harm-score"},
+        {"id": "odd-one", "label": "R", "detector": "oracle"},
+    ]
     faults = faults_of(
         document(
             principle(rules=rules),
             principle(action="revise"),
             principle(id="empty", rules=[]),
             principle(id="odd", severity="purple"),
+            principle(id="detecting", rules=detecting),
             governance_hash="0000",
         )
     )
@@ -59,15 +64,18 @@ def test_all_faults_are_told_at_once() -> None:
         "rule r: is there 3 times",
         "rule r: the pattern does not compile",
         "unknown validator 'astrology'",
-        "action revise cannot be enforced",
+        "action revise without prompts",
+        "rule both: expected either a pattern or a detector",
+        "unknown detector 'oracle'",
+        "harm-score needs a hazard",
         "principle empty: is enforced without rules",
         "principles.3.severity",
     ):
         assert expected in faults
 
 
-def test_an_action_that_cannot_be_carried_out_may_be_observed() -> None:
-    observed = principle(id="later", action="revise", mode="shadow", rules=[])
+def test_a_principle_without_rules_may_be_observed() -> None:
+    observed = principle(id="later", mode="shadow", rules=[])
     assert len(load_constitution(document(principle(), observed)).principles) == 2
 
 

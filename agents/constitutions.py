@@ -1,0 +1,85 @@
+"""The constitution stage: each document of `constitution.updates` is enacted, or refused with all its faults."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ctrainer.agents.commands import CommandDesk
+from ctrainer.agents.compliance.loading import ConstitutionError, load_constitution
+from ctrainer.agents.events import event_record
+from ctrainer.agents.records import OutputRecord, Record, RecordBatch
+from ctrainer.schemas.constitution import Constitution, ConstitutionUpdated, UpdateOutcome
+from ctrainer.schemas.signature import ANY_TENANT
+from ctrainer.schemas.topics import CONSTITUTION_EVENTS
+
+_UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConstitutionDesk:
+    """Decides which document may come into force: one signed by a key of every tenant, and the pinned one, if any."""
+
+    desk: CommandDesk
+    governance_hash: str
+    pinned_digest: str | None = None
+
+    def read(self, record: Record) -> Constitution:
+        """Return the document of a record that may come into force.
+
+        Raises:
+            ConstitutionError: with every reason why it may not.
+        """
+        refusal = self.desk.signature_objection(record, ANY_TENANT)
+        if refusal is not None:
+            raise ConstitutionError([f"{refusal.reason}: {refusal.message}"])
+        constitution = load_constitution(_text(record), governance_hash=self.governance_hash)
+        if record.key != constitution.id.encode():
+            raise ConstitutionError([f"record key: expected the constitution id {constitution.id!r}"])
+        if self.pinned_digest not in {None, constitution.digest}:
+            raise ConstitutionError(
+                [f"digest: got {constitution.digest}, this deployment is pinned to {self.pinned_digest}"]
+            )
+        return constitution
+
+
+class Constitutions:
+    """The handler of `constitution.updates`: says what became of each document."""
+
+    def __init__(self, desk: ConstitutionDesk) -> None:
+        self._desk = desk
+
+    async def __call__(self, batch: RecordBatch) -> Sequence[OutputRecord]:
+        """Return one event for each document."""
+        return [self._answer(record) for record in batch.records]
+
+    def _answer(self, record: Record) -> OutputRecord:
+        data = self._outcome(record)
+        reference = data.constitution or self._desk.desk.in_force()
+        return event_record(
+            topic=CONSTITUTION_EVENTS, key=data.constitution_id, data=data, cause=record, constitution=reference
+        )
+
+    def _outcome(self, record: Record) -> ConstitutionUpdated:
+        try:
+            constitution = self._desk.read(record)
+        except ConstitutionError as error:
+            key = (record.key or b"").decode("utf-8", "replace")[:256] or _UNKNOWN
+            return ConstitutionUpdated(
+                constitution_id=key,
+                version=_UNKNOWN,
+                outcome=UpdateOutcome.REFUSED,
+                constitution=None,
+                faults=error.faults,
+            )
+        return ConstitutionUpdated(
+            constitution_id=constitution.id,
+            version=constitution.version,
+            outcome=UpdateOutcome.ENACTED,
+            constitution=constitution.reference(),
+        )
+
+
+def _text(record: Record) -> str:
+    try:
+        return (record.value or b"").decode()
+    except UnicodeDecodeError as error:
+        raise ConstitutionError([f"document: byte {error.start} is not UTF-8"]) from error

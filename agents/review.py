@@ -1,0 +1,99 @@
+"""The review stage: a person's verdict on a sample ends its wait."""
+
+from collections.abc import Sequence
+
+from ctrainer.agents.commands import CommandDesk
+from ctrainer.agents.compliance.policy import Decision, PolicyResult
+from ctrainer.agents.dead_letter import dead_letter
+from ctrainer.agents.force import JudgesInForce
+from ctrainer.agents.parked import origin, parked, shaped
+from ctrainer.agents.provisional import Provisional
+from ctrainer.agents.records import OutputRecord, Record, RecordBatch
+from ctrainer.agents.world import Topics
+from ctrainer.schemas.compliance import Verdict
+from ctrainer.schemas.datasets import OffsetRange
+from ctrainer.schemas.envelope import require_known_version
+from ctrainer.schemas.errors import ContractError
+from ctrainer.schemas.review import ReviewDecision, ReviewVerdict
+from ctrainer.schemas.samples import ParkedSample, SlowLane
+from ctrainer.schemas.topics import REVIEW_DECISIONS, SAMPLES_SLOW_LANE
+
+STAGE = "review"
+PERSON = "person"
+_VERDICTS = {ReviewVerdict.ACCEPT: Verdict.ACCEPT, ReviewVerdict.REJECT: Verdict.REJECT}
+
+
+class Review:
+    """The handler of `review.decisions`. All decisions on a sample lie in one partition: the first one counts."""
+
+    def __init__(self, *, desk: CommandDesk, topics: Topics, judges: JudgesInForce) -> None:
+        self._desk = desk
+        self._topics = topics
+        self._judges = judges
+        self._decided: dict[int, Provisional[frozenset[str]]] = {}
+
+    async def restore(self, partition: int, committed_offset: int) -> None:
+        """Find the samples again that were decided before."""
+        decided: set[str] = set()
+        async for record in self._topics.read_topic(REVIEW_DECISIONS, partition):
+            if record.offset < committed_offset:
+                try:
+                    decided.add((await self._valid(record, decided))[0].sample_id)
+                except ContractError:
+                    continue
+        self._decided[partition] = Provisional(frozenset(decided))
+
+    async def __call__(self, batch: RecordBatch) -> Sequence[OutputRecord]:
+        """Return the outcome of each valid decision; any other is a dead letter with its reason."""
+        state = self._decided[batch.partition]
+        decided = set(state.before(batch.records[0].offset))
+        outputs: list[OutputRecord] = []
+        for record in batch.records:
+            try:
+                decision, sample = await self._valid(record, decided)
+            except ContractError as error:
+                outputs.append(dead_letter(record, stage=STAGE, reason=error.reason, message=str(error)))
+                continue
+            decided.add(decision.sample_id)
+            outputs += self._concluded(record, decision, sample)
+        state.propose(frozenset(decided), next_offset=batch.records[-1].offset + 1)
+        return outputs
+
+    async def _valid(self, record: Record, decided: set[str]) -> tuple[ReviewDecision, ParkedSample]:
+        """Return a decision with its sample.
+
+        Raises:
+            ContractError: it is none, comes from nobody who may decide, or is about no sample in review.
+        """
+        require_known_version(record.headers)
+        decision = ReviewDecision.from_json(record.value)
+        refusal = self._desk.signature_objection(record, decision.tenant)
+        if refusal is not None:
+            raise ContractError(refusal.reason, refusal.message)
+        if record.key != decision.sample_id.encode():
+            raise ContractError("key-is-not-sample", "record key: expected the sample id")
+        if decision.sample_id in decided:
+            raise ContractError("already-decided", "an earlier decision on this sample counts")
+        return decision, await self._in_review(decision)
+
+    async def _in_review(self, decision: ReviewDecision) -> ParkedSample:
+        place = decision.parked
+        span = OffsetRange(topic=SAMPLES_SLOW_LANE, partition=place.partition, start=place.offset, end=place.offset + 1)
+        async for record in self._topics.read_ranges([span]):
+            sample = parked(record, SlowLane.REVIEW)
+            if sample is not None and (sample.sample_id, sample.tenant) == (decision.sample_id, decision.tenant):
+                return sample
+        raise ContractError("not-in-review", "parked: no sample of this id and tenant waits for review there")
+
+    def _concluded(self, record: Record, said: ReviewDecision, sample: ParkedSample) -> list[OutputRecord]:
+        verdict = _VERDICTS[said.verdict]
+        result = PolicyResult(
+            verdict=verdict,
+            score=float(verdict is Verdict.ACCEPT),
+            reasons=(f"reviewer:{self._desk.signer(record)}",),
+            redact=(),
+        )
+        decision = Decision(result=result, decided_by=PERSON, policy_revision=said.constitution.digest)
+        court, _, publication = self._judges()
+        examination = court.examine(shaped(sample))
+        return list(publication.of(record, examination, decision, origin(sample)))

@@ -1,0 +1,110 @@
+"""A trial: records or plain texts judged without Kafka, as the screening stage would judge them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+
+from ctrainer.agents.compliance.conversation import StrictRole, Turn
+from ctrainer.agents.compliance.judgement import Court, Examination, judged_json
+from ctrainer.agents.compliance.policy import Decision
+from ctrainer.agents.compliance.shape import ShapedSample, shape
+from ctrainer.agents.compliance.verdicts import Verdicts
+from ctrainer.schemas.errors import ContractError
+
+Json = dict[str, Any]
+Read = Callable[[bytes], ShapedSample]
+
+
+def record(line: bytes) -> ShapedSample:
+    """Read a flywheel record.
+
+    Raises:
+        ContractError: the line is none.
+    """
+    return shape(line)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """Reads a line as one turn of `role`: the whole line, or the text field of its JSON object."""
+
+    role: StrictRole
+    field: str | None = None
+
+    def __call__(self, line: bytes) -> ShapedSample:
+        """Read a line.
+
+        Raises:
+            ContractError: the line is not UTF-8, or not a JSON object with such a field.
+        """
+        return spoken(self._text(line), self.role)
+
+    def _text(self, line: bytes) -> str:
+        try:
+            if self.field is None:
+                return line.decode().rstrip("\r\n")
+            value = orjson.loads(line)
+        except UnicodeDecodeError as error:
+            raise ContractError("not-utf8", f"line: byte {error.start} is not UTF-8") from error
+        except orjson.JSONDecodeError as error:
+            raise ContractError("not-json", "line: expected a JSON object") from error
+        text = value.get(self.field) if isinstance(value, dict) else None
+        if not isinstance(text, str):
+            raise ContractError("missing-field", f"{self.field}: expected a text of this name in each line")
+        return text
+
+
+def spoken(text: str, role: StrictRole) -> ShapedSample:
+    """Return a sample of one turn."""
+    turn = Turn(role=role, content=text, tool_calls=[], tool_call_id=None, name=None)
+    return ShapedSample(
+        tenant="",
+        workload_id="",
+        logged_at=0,
+        model="",
+        conversation_id="",
+        user_digest=None,
+        messages=[turn],
+        tools=[],
+        repairs=[],
+    )
+
+
+class _Read(NamedTuple):
+    examination: Examination | None
+    refusal: Json
+
+
+class Trial:
+    """Judges lines under one constitution."""
+
+    def __init__(self, *, court: Court, verdicts: Verdicts, read: Read, show_text: bool = False) -> None:
+        self._court = court
+        self._verdicts = verdicts
+        self._read = read
+        self._show_text = show_text
+
+    async def of(self, lines: Sequence[bytes]) -> list[Json]:
+        """Return the decision on each line in order: the data of `SampleJudged`, or why the line is no sample."""
+        docket = [self._examine(line) for line in lines]
+        decisions = await self._verdicts.of([entry.examination.case for entry in docket if entry.examination])
+        return [
+            self._concluded(entry.examination, decisions.get(entry.examination.case, self._verdicts.outage))
+            if entry.examination
+            else entry.refusal
+            for entry in docket
+        ]
+
+    def _examine(self, line: bytes) -> _Read:
+        try:
+            return _Read(self._court.examine(self._read(line)), {})
+        except ContractError as error:
+            return _Read(None, {"verdict": "dead-letter", "reason": error.reason, "message": str(error)})
+
+    def _concluded(self, examination: Examination, decision: Decision) -> Json:
+        judgement = self._court.conclude(examination, decision)
+        judged = judged_json(examination, judgement, detector_version=self._court.detectors.version)
+        shown = {"messages": judgement.redacted.messages, "tools": judgement.redacted.tools} if self._show_text else {}
+        return {**judged, **shown}

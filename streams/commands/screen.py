@@ -1,0 +1,72 @@
+"""`ctrainer screen`: try a constitution on one's own data, without Kafka."""
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import orjson
+import typer
+
+from ctrainer.agents.compliance.judgement import Court
+from ctrainer.agents.compliance.policy import RegorusEngine, bundle_of
+from ctrainer.agents.trial import Text, Trial, record
+from ctrainer.streams.active_constitution import read_constitution
+from ctrainer.streams.settings import Settings
+
+LINES_AT_ONCE = 256
+
+
+class Speaker(StrEnum):
+    """Whose turn a plain text is taken for."""
+
+    ASSISTANT = "assistant"
+    USER = "user"
+    TOOL = "tool"
+
+
+def screen(
+    file: Annotated[
+        Path | None, typer.Argument(exists=True, dir_okay=False, help="one sample a line; standard input without it")
+    ] = None,
+    *,
+    text: Annotated[bool, typer.Option("--text", help="each line is a plain text")] = False,
+    text_field: Annotated[str | None, typer.Option(help="each line is a JSON object with its text here")] = None,
+    role: Annotated[Speaker, typer.Option(help="whose turn a text is")] = Speaker.ASSISTANT,
+    show_text: Annotated[bool, typer.Option("--show-text", help="also print the text as it may go on")] = False,
+    json: Annotated[bool, typer.Option("--json", help="only JSON: no summary on standard error")] = False,
+) -> None:
+    """Judge flywheel records or plain texts: one JSON decision a line, in input order.
+
+    A line that begins with { is a flywheel record, any other a plain text, unless an option says what all lines are.
+    """
+    constitution = read_constitution(Settings.read())
+    court, engine = Court(constitution), RegorusEngine(bundle_of(constitution))
+    plain = Text(role=role.value, field=text_field)
+    read = plain if text or text_field else lambda line: record(line) if line.lstrip()[:1] == b"{" else plain(line)
+    trial = Trial(court=court, verdicts=court.verdicts(engine), read=read, show_text=show_text)
+    with file.open("rb") if file else sys.stdin.buffer as lines:
+        counts = asyncio.run(_print_decisions(trial, lines))
+    if not json:
+        typer.echo(", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) or "nothing", err=True)
+
+
+async def _print_decisions(trial: Trial, lines: BinaryIO) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for chunk in _chunks(lines):
+        decisions = await trial.of(chunk)
+        counts.update(decision["verdict"] for decision in decisions)
+        sys.stdout.buffer.writelines(orjson.dumps(decision, option=orjson.OPT_APPEND_NEWLINE) for decision in decisions)
+        sys.stdout.buffer.flush()
+    return counts
+
+
+def _chunks(lines: BinaryIO) -> Iterator[list[bytes]]:
+    """Yield lines that are not blank, some at a time."""
+    told = (line for line in lines if line.strip())
+    while chunk := list(islice(told, LINES_AT_ONCE)):
+        yield chunk

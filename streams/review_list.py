@@ -1,0 +1,60 @@
+"""The samples that wait for a person."""
+
+from dataclasses import dataclass
+
+from ctrainer.agents.parked import parked
+from ctrainer.agents.world import Topics
+from ctrainer.schemas.envelope import header
+from ctrainer.schemas.errors import ConstitutionalTrainerError
+from ctrainer.schemas.samples import ParkedSample, SlowLane, SourceReference
+from ctrainer.schemas.topics import DEAD_LETTERS, REVIEW_DECISIONS, SAMPLES_SLOW_LANE
+
+
+class NotInReviewError(ConstitutionalTrainerError):
+    """No sample of that id waits for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class InReview:
+    """A sample in review and its place on the slow lane."""
+
+    sample: ParkedSample
+    place: SourceReference
+
+
+async def samples_in_review(topics: Topics) -> list[InReview]:
+    """Return what waits and nobody decided on yet, oldest first within a partition."""
+    decided = await _decided(topics)
+    waiting: list[InReview] = []
+    async for record in topics.read_topic(SAMPLES_SLOW_LANE):
+        sample = parked(record, SlowLane.REVIEW)
+        if sample is not None and sample.sample_id not in decided:
+            place = SourceReference(topic=record.topic, partition=record.partition, offset=record.offset)
+            waiting.append(InReview(sample, place))
+    return waiting
+
+
+async def sample_in_review(topics: Topics, sample_id: str) -> InReview:
+    """Return one of them.
+
+    Raises:
+        NotInReviewError: it does not wait, or no longer.
+    """
+    for found in await samples_in_review(topics):
+        if found.sample.sample_id == sample_id:
+            return found
+    raise NotInReviewError(f"sample {sample_id}: does not wait for review; `ctrainer review list` shows those that do")
+
+
+async def _decided(topics: Topics) -> set[str]:
+    """Return the ids of samples with a decision that was not refused."""
+    refused = {
+        (header(letter.headers, "dlq.src.partition"), header(letter.headers, "dlq.src.offset"))
+        async for letter in topics.read_topic(DEAD_LETTERS)
+        if header(letter.headers, "dlq.src.topic") == REVIEW_DECISIONS
+    }
+    return {
+        (record.key or b"").decode("utf-8", "replace")
+        async for record in topics.read_topic(REVIEW_DECISIONS)
+        if (str(record.partition), str(record.offset)) not in refused
+    }

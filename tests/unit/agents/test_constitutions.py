@@ -1,0 +1,78 @@
+import json
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ctrainer.agents.commands import CommandDesk
+from ctrainer.agents.compliance.loading import ConstitutionError, default_constitution
+from ctrainer.agents.constitutions import ConstitutionDesk, Constitutions
+from ctrainer.agents.records import Record, RecordBatch
+from ctrainer.schemas.constitution import Constitution, ConstitutionUpdated
+from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH
+from ctrainer.schemas.envelope import Event
+from ctrainer.schemas.signature import Requester, sign
+
+CONSTITUTION = default_constitution()
+KEY, OTHER = (Ed25519PrivateKey.from_private_bytes(bytes([number] * 32)) for number in (1, 2))
+DESK = CommandDesk(
+    requesters={
+        "root": Requester(key_id="root", public_key=KEY.public_key(), tenants=frozenset({"*"})),
+        "shop": Requester(key_id="shop", public_key=OTHER.public_key(), tenants=frozenset({"shop"})),
+    },
+    in_force=CONSTITUTION.reference,
+)
+
+
+def update(text: str, *, key: bytes = b"default", signer: str = "root") -> Record:
+    value = text.encode()
+    headers = (sign(KEY if signer == "root" else OTHER, key_id=signer, key=key, value=value),)
+    return Record("constitution.updates", 0, 5, 1, key, value, headers)
+
+
+def document(**changes: object) -> str:
+    whole: dict[str, object] = json.loads(CONSTITUTION.to_json())
+    return json.dumps(whole | changes)
+
+
+async def outcome(record: Record, desk: ConstitutionDesk) -> ConstitutionUpdated:
+    batch = RecordBatch(topic=record.topic, partition=0, epoch=1, records=(record,))
+    (output,) = await Constitutions(desk)(batch)
+    assert output.topic == "constitution.events"
+    return Event[ConstitutionUpdated].from_json(output.value).data
+
+
+def desk(pinned: str | None = None) -> ConstitutionDesk:
+    return ConstitutionDesk(desk=DESK, governance_hash=GOVERNANCE_HASH, pinned_digest=pinned)
+
+
+async def test_a_signed_document_is_enacted_under_its_digest() -> None:
+    record = update(document(version="9"))
+    said = await outcome(record, desk())
+    read: Constitution = desk().read(record)
+    assert (said.outcome, said.version, said.faults) == ("enacted", "9", ())
+    assert said.constitution == read.reference()
+
+
+@pytest.mark.parametrize(
+    ("record", "fault"),
+    [
+        (update(document(), signer="shop"), "foreign-tenant"),
+        (update(document())._replace(headers=()), "unsigned-command"),
+        (update(document(governance_hash="0000")), "governance_hash"),
+        (update(document(principles=[])), "principles: too_short"),
+        (update(document(), key=b"other"), "record key"),
+        (update("{"), "not well-formed"),
+        (update("")._replace(value=b"\xff", headers=()), "unsigned-command"),
+    ],
+)
+async def test_a_document_that_may_not_come_into_force_is_refused_with_its_faults(record: Record, fault: str) -> None:
+    said = await outcome(record, desk())
+    assert (said.outcome, said.constitution) == ("refused", None)
+    assert any(fault in told for told in said.faults)
+    with pytest.raises(ConstitutionError):
+        desk().read(record)
+
+
+async def test_a_pinned_deployment_takes_no_other_document() -> None:
+    assert (await outcome(update(document(version="9")), desk(CONSTITUTION.digest))).outcome == "refused"
+    assert (await outcome(update(document()), desk(CONSTITUTION.digest))).outcome == "enacted"

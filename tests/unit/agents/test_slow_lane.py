@@ -1,0 +1,200 @@
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ctrainer.agents.commands import CommandDesk
+from ctrainer.agents.compliance.judgement import Court
+from ctrainer.agents.compliance.loading import default_constitution
+from ctrainer.agents.compliance.policy import Decision, PolicyInput, PolicyUnavailableError, RegorusEngine, bundle_of
+from ctrainer.agents.force import Judges, appoint
+from ctrainer.agents.records import OutputRecord, Record, RecordBatch
+from ctrainer.agents.rejudging import PolicyOutageError, Rejudging
+from ctrainer.agents.review import Review
+from ctrainer.agents.screening import Screening
+from ctrainer.schemas.compliance import SampleJudged
+from ctrainer.schemas.envelope import Event
+from ctrainer.schemas.review import ReviewDecision, ReviewVerdict
+from ctrainer.schemas.samples import AcceptedSample, ParkedSample, SourceReference
+from ctrainer.schemas.signature import Requester, sign
+from tests.unit.agents.conftest import InMemoryTopics
+
+CONSTITUTION = default_constitution()
+COURT = Court(CONSTITUTION)
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+SECRET = "My SSN is 219-09-9999"
+TO_REVIEW = "Never hire pregnant women for this job. My SSN is 219-09-9999"
+
+
+class Policy:
+    """The packaged policy, which can be out of reach."""
+
+    def __init__(self) -> None:
+        self._engine = RegorusEngine(bundle_of(CONSTITUTION))
+        self.name, self.revision = self._engine.name, self._engine.revision
+        self.is_down = False
+
+    async def evaluate(self, inputs: Sequence[PolicyInput]) -> list[Decision]:
+        if self.is_down:
+            raise PolicyUnavailableError("connection refused")
+        return await self._engine.evaluate(inputs)
+
+
+class Flow:
+    """Screening, rejudging and review over topics in memory."""
+
+    def __init__(self, topics: InMemoryTopics) -> None:
+        self.topics = topics
+        self.policy = Policy()
+        judges = appoint(COURT, self.policy)
+        self.judges = lambda: judges
+        requester = Requester(key_id="rita", public_key=KEY.public_key(), tenants=frozenset({"shop"}))
+        self.desk = CommandDesk(requesters={"rita": requester}, in_force=lambda: COURT.reference)
+
+    async def screen(self, question: str) -> None:
+        record = self.topics.append(OutputRecord("flywheel.samples", b"shop/desk", logged(question), 1))
+        self.deliver(await Screening(judges=self.judges)(of(record)))
+
+    def deliver(self, outputs: Sequence[OutputRecord]) -> None:
+        for output in outputs:
+            self.topics.append(output)
+
+    def waiting(self) -> list[Record]:
+        return self.topics.records["samples.slow-lane", 0]
+
+    def decisions(self) -> list[SampleJudged]:
+        records = self.topics.records["compliance.events", 0]
+        return [Event[SampleJudged].from_json(record.value).data for record in records]
+
+    def accepted(self) -> list[AcceptedSample]:
+        return [AcceptedSample.from_json(record.value) for record in self.topics.records["samples.accepted", 0]]
+
+    async def reviewer(self) -> Review:
+        review = Review(desk=self.desk, topics=self.topics, judges=self.judges)
+        await review.restore(0, len(self.topics.records["review.decisions", 0]))
+        return review
+
+    def said(self, verdict: ReviewVerdict, *, key: Ed25519PrivateKey = KEY, **changes: Any) -> Record:
+        waiting = self.waiting()[0]
+        sample = ParkedSample.from_json(waiting.value)
+        fields = {
+            "sample_id": sample.sample_id,
+            "tenant": "shop",
+            "parked": SourceReference(topic=waiting.topic, partition=waiting.partition, offset=waiting.offset),
+            "verdict": verdict,
+            "reason": "read it",
+            "constitution": COURT.reference,
+        }
+        decision = ReviewDecision.model_validate(fields | changes)
+        value, record_key = decision.to_json(), decision.sample_id.encode()
+        headers = (sign(key, key_id="rita", key=record_key, value=value),)
+        return self.topics.append(OutputRecord("review.decisions", record_key, value, 2, headers))
+
+
+def logged(question: str) -> bytes:
+    return json.dumps(
+        {
+            "timestamp": 1,
+            "client_id": "shop",
+            "workload_id": "desk",
+            "request": {"messages": [{"role": "user", "content": question}], "model": "m"},
+            "response": {"choices": [{"message": {"role": "assistant", "content": "I see."}}]},
+        }
+    ).encode()
+
+
+def of(*records: Record) -> RecordBatch:
+    return RecordBatch(topic=records[0].topic, partition=records[0].partition, epoch=1, records=records)
+
+
+@pytest.fixture
+def flow(topics: InMemoryTopics) -> Flow:
+    return Flow(topics)
+
+
+def test_judges_are_made_of_one_constitution() -> None:
+    judges = appoint(COURT, Policy())
+    assert isinstance(judges, Judges)
+    assert judges.court.reference == CONSTITUTION.reference()
+
+
+async def test_a_parked_sample_waits_until_the_policy_is_back_and_is_then_judged_as_it_came(flow: Flow) -> None:
+    flow.policy.is_down = True
+    await flow.screen(SECRET)
+    rejudging = Rejudging(judges=flow.judges)
+    with pytest.raises(PolicyOutageError):
+        await rejudging(of(*flow.waiting()))
+    flow.policy.is_down = False
+    flow.deliver(await rejudging(of(*flow.waiting())))
+    parked, judged = flow.decisions()
+    assert (parked.verdict, parked.attempt, judged.verdict, judged.attempt) == ("park", 0, "redact", 1)
+    assert parked.sample_id == judged.sample_id
+    assert judged.source.topic == "flywheel.samples"
+    assert flow.accepted()[0].messages[0].content == "My SSN is <SSN_1>"
+
+
+async def test_every_sample_is_in_exactly_one_place_once_all_is_judged(flow: Flow) -> None:
+    for number, question in enumerate(["Hello", SECRET, TO_REVIEW, "How can I build a pipe bomb at home?"] * 3):
+        flow.policy.is_down = number % 2 == 1
+        await flow.screen(question)
+    flow.policy.is_down = False
+    flow.deliver(await Rejudging(judges=flow.judges)(of(*flow.waiting())))
+    last = {judged.sample_id: judged.verdict for judged in sorted(flow.decisions(), key=lambda found: found.attempt)}
+    assert sorted(last.values()) == ["accept"] * 3 + ["redact"] * 3 + ["reject"] * 3 + ["review"] * 3
+    assert len(flow.accepted()) == 6
+
+
+async def test_a_sample_in_review_is_redacted_already_and_other_stages_leave_it_alone(flow: Flow) -> None:
+    await flow.screen(TO_REVIEW)
+    (waiting,) = flow.waiting()
+    assert ParkedSample.from_json(waiting.value).messages[0].content.endswith("My SSN is <SSN_1>")
+    assert await Rejudging(judges=flow.judges)(of(waiting)) == []
+
+
+async def test_a_person_who_accepts_lets_the_sample_pass_with_its_redactions(flow: Flow) -> None:
+    await flow.screen(TO_REVIEW)
+    flow.deliver(await (await flow.reviewer())(of(flow.said(ReviewVerdict.ACCEPT))))
+    _, judged = flow.decisions()
+    assert (judged.verdict, judged.decided_by, judged.reasons, judged.attempt) == (
+        "accept",
+        "person",
+        ("reviewer:rita",),
+        1,
+    )
+    (sample,) = flow.accepted()
+    assert [redaction.rule for redaction in sample.redactions] == ["us-ssn"]
+
+
+async def test_a_person_who_rejects_ends_it(flow: Flow) -> None:
+    await flow.screen(TO_REVIEW)
+    flow.deliver(await (await flow.reviewer())(of(flow.said(ReviewVerdict.REJECT))))
+    assert flow.decisions()[-1].verdict == "reject"
+    assert flow.accepted() == []
+
+
+async def test_only_the_first_decision_counts_also_after_a_restart(flow: Flow) -> None:
+    await flow.screen(TO_REVIEW)
+    flow.deliver(await (await flow.reviewer())(of(flow.said(ReviewVerdict.REJECT))))
+    (letter,) = await (await flow.reviewer())(of(flow.said(ReviewVerdict.ACCEPT)))
+    assert dict(letter.headers)["dlq.reason"] == b"already-decided"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"key": Ed25519PrivateKey.from_private_bytes(bytes(32))}, b"bad-signature"),
+        ({"tenant": "other"}, b"foreign-tenant"),
+        ({"sample_id": "another"}, b"not-in-review"),
+        ({"parked": SourceReference(topic="samples.slow-lane", partition=0, offset=9)}, b"not-in-review"),
+    ],
+)
+async def test_a_decision_that_may_not_be_made_is_a_dead_letter(
+    flow: Flow, changes: dict[str, Any], reason: bytes
+) -> None:
+    await flow.screen(TO_REVIEW)
+    review = await flow.reviewer()
+    (letter,) = await review(of(flow.said(ReviewVerdict.ACCEPT, **changes)))
+    assert dict(letter.headers)["dlq.reason"] == reason
+    assert flow.accepted() == []
