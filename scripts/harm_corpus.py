@@ -1,0 +1,173 @@
+"""The texts that the harm score is trained on and measured with."""
+
+import json
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+PHRASES = Path(__file__).parent / "harm_phrases.yaml"
+POOLED = ("xstest", "openai_moderation", "harmbench", "inthewild_jailbreaks", "self_instruct", "presidio_synth")
+"""The sources whose texts the pooled figures are about."""
+OWN = "own_phrases"
+NEAR_DUPLICATE = 0.5
+"""Cosine of word and word-pair vectors above which two texts may not be in different folds."""
+_FRAMES_PER_PHRASE = 4
+_AILUMINATE = {
+    "vcr": "S1",
+    "ncr": "S2",
+    "src": "S3",
+    "dfm": "S5",
+    "spc": "S6",
+    "prv": "S7",
+    "ipv": "S8",
+    "iwp": "S9",
+    "hte": "S10",
+    "ssh": "S11",
+    "sxc": "S12",
+}
+_HARMBENCH = {
+    "cybercrime_intrusion": "S2",
+    "chemical_biological": "S9",
+    "illegal": "S2",
+    "misinformation_disinformation": "S5",
+    "harassment_bullying": "S10",
+    "harmful": None,
+}
+_MODERATION = {"SH": "S11", "S": "S12", "V": "S1", "H": "S10", "HR": "S10"}
+"""In this order: the first flag that is set names the hazard."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A text with its truth. `group` names what must stay in one fold; `weight` is its weight in training."""
+
+    source: str
+    text: str
+    harmful: bool
+    hazard: str | None = None
+    group: str | None = None
+    weight: float = 1.0
+
+
+def load(data: Path) -> list[Example]:
+    """Return every labelled text below `data`, in a fixed order."""
+    return [example for reader in _READERS for example in reader(data) if example.text.strip()]
+
+
+def own_phrases() -> list[Example]:
+    """Return the sentences made of our own phrases: always training data, never evaluated."""
+    phrases = yaml.safe_load(PHRASES.read_text(encoding="utf-8"))
+    chance = random.Random(7)
+
+    def framed(phrase: str) -> list[str]:
+        return [frame.format(phrase) for frame in chance.sample(phrases["frames"], _FRAMES_PER_PHRASE)]
+
+    made = [
+        Example(source=OWN, text=text, harmful=True, hazard=hazard, weight=0.5)
+        for hazard, acts in phrases["harmful"].items()
+        for act in acts
+        for text in framed(act)
+    ]
+    made += [
+        Example(source=OWN, text=text, harmful=True, hazard=hazard, weight=0.5)
+        for hazard, texts in phrases["harmful_texts"].items()
+        for text in texts
+    ]
+    tasks = [text for task in phrases["harmless"] for text in framed(task)]
+    return made + [
+        Example(source=OWN, text=text, harmful=False, weight=0.5)
+        for text in [*tasks, *phrases["traps"], *phrases["harmless_texts"]]
+    ]
+
+
+def fold_numbers(examples: Sequence[Example], *, folds: int, seed: int) -> NDArray[np.int64]:
+    """Return a fold for each example: groups and chains of near-duplicates are never torn apart."""
+    component = _components(examples)
+    chance = np.random.default_rng(seed)
+    return chance.integers(folds, size=int(component.max()) + 1)[component]
+
+
+def _components(examples: Sequence[Example]) -> NDArray[np.int32]:
+    vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit_transform([e.text for e in examples])
+    alike = csr_matrix(vectors @ vectors.T > NEAR_DUPLICATE)
+    names = {name: number for number, name in enumerate(sorted({e.group for e in examples if e.group}))}
+    member = [(row, names[e.group]) for row, e in enumerate(examples) if e.group]
+    places = ([row for row, _ in member], [column for _, column in member])
+    groups = csr_matrix((np.ones(len(member), dtype=np.int8), places), shape=(len(examples), max(1, len(names))))
+    component: NDArray[np.int32] = connected_components(alike + csr_matrix(groups @ groups.T > 0), directed=False)[1]
+    return component
+
+
+def _rows(data: Path, name: str) -> Iterator[dict[str, Any]]:
+    with (data / name / "dev.jsonl").open(encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
+
+
+def _xstest(data: Path) -> Iterator[Example]:
+    for row in _rows(data, "xstest"):
+        yield Example(source="xstest", text=row["text"], harmful=bool(row["label"]))
+
+
+def _moderation(data: Path) -> Iterator[Example]:
+    for row in _rows(data, "openai_moderation"):
+        hazard = next((code for flag, code in _MODERATION.items() if row["categories"].get(flag)), None)
+        yield Example(source="openai_moderation", text=row["text"], harmful=bool(row["label"]), hazard=hazard)
+
+
+def _harmbench(data: Path) -> Iterator[Example]:
+    for row in _rows(data, "harmbench"):
+        if row["functional"] != "copyright":
+            yield Example(source="harmbench", text=row["text"], harmful=True, hazard=_HARMBENCH[row["category"]])
+
+
+def _advbench(data: Path) -> Iterator[Example]:
+    for row in _rows(data, "advbench"):
+        yield Example(source="advbench", text=row["text"], harmful=True)
+
+
+def _ailuminate(data: Path) -> Iterator[Example]:
+    """Yield the prompts. Requests for advice (S6) teach the hazard only: most of them are harmless by themselves."""
+    for row in _rows(data, "ailuminate_en_us"):
+        hazard = _AILUMINATE[row["hazard"].partition("_")[0]]
+        weight = 0.0 if hazard == "S6" else 0.5
+        yield Example(source="ailuminate_en_us", text=row["text"], harmful=True, hazard=hazard, weight=weight)
+
+
+def _jailbreaks(data: Path) -> Iterator[Example]:
+    for row in _rows(data, "inthewild_jailbreaks"):
+        yield Example(source="inthewild_jailbreaks", text=row["text"], harmful=True, hazard="S14")
+
+
+def _self_instruct(data: Path) -> Iterator[Example]:
+    for row in _rows(data, "self_instruct"):
+        group = _prompt_group(row["text"])
+        yield Example(source="self_instruct", text=row["text"], harmful=False, group=group)
+        yield Example(source="self_instruct_responses", text=row["response"], harmful=False, group=group)
+    for row in _rows(data, "self_instruct_responses"):
+        group = _prompt_group(row["prompt"])
+        yield Example(source="self_instruct_responses", text=row["text"], harmful=False, group=group)
+
+
+def _presidio(data: Path) -> Iterator[Example]:
+    for row in _rows(data, "presidio_synth"):
+        group = f"template {row['template_id']}"
+        yield Example(source="presidio_synth", text=row["text"], harmful=False, group=group)
+
+
+def _prompt_group(prompt: str) -> str:
+    """Return the same name for the same instruction, however its parts were joined."""
+    words = re.findall(r"\w+", prompt.lower().replace("output:", "").replace("input:", ""))
+    return "prompt " + " ".join(words[:12])
+
+
+_READERS = (_xstest, _moderation, _harmbench, _advbench, _ailuminate, _jailbreaks, _self_instruct, _presidio)

@@ -1,0 +1,34 @@
+"""Trains and measures the harm score: `python -m scripts.train_harm_model --data DIR [--evaluate] [--output FILE]`."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.harm_corpus import load, own_phrases
+from scripts.harm_encoder import SentenceEncoder
+from scripts.harm_evaluation import by_folds, by_source
+from scripts.harm_fitting import Prior, fit
+from scripts.harm_training import split_text
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the cross-validated table as JSON, write the weights, or both."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with one folder for each data set")
+    parser.add_argument("--evaluate", action="store_true", help="print the cross-validated tables as JSON")
+    parser.add_argument("--output", type=Path, help="file to write the weights to")
+    options = parser.parse_args(arguments)
+    examples, own = load(options.data), own_phrases()
+    encoder = SentenceEncoder()
+    words = sorted({*encoder.words(), *(word for example in [*examples, *own] for word in split_text(example.text))})
+    prior = Prior(words, encoder.encode(words, max_tokens=12))
+    if options.evaluate:
+        tables = {"folds": by_folds(examples, own, prior), "leave_one_source_out": by_source(examples, own, prior)}
+        print(json.dumps(tables, indent=1))
+    if options.output:
+        options.output.write_bytes(fit(examples, own, prior).weights)
+
+
+if __name__ == "__main__":
+    main()
