@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -26,7 +27,9 @@ TOOL_RULES: Final[Mapping[str, float]] = MappingProxyType(
 ToolFinding = tuple[str, int, str, int, int]
 """Rule, message index, field, start, end. Fields are those of segments, and `tool_calls.<n>.name`."""
 
-_LINK = re.compile(r"https?://[^\s\"'<>\\]+\?[^\s\"'<>\\]+")
+_LINK = re.compile(r"https?://[^\s\"'<>\\]+")
+_MOST_LINKS = 128
+"""Links with a query in the arguments of one call that are followed back; each costs a look at all earlier text."""
 _SHORTEST_CARRIED = 16
 """Characters of a value that is followed back to an earlier message."""
 
@@ -81,8 +84,9 @@ def _carried_away(arguments: str, earlier: Sequence[Turn]) -> Iterator[tuple[int
 
     A link that an earlier message gives as a whole is followed, not built.
     """
-    for link in _LINK.finditer(arguments):
-        texts = [message["content"] for message in earlier]
+    texts = [message["content"] for message in earlier]
+    links = (link for link in _LINK.finditer(arguments) if "?" in link.group())
+    for link in islice(links, _MOST_LINKS):
         if not _holds(texts, link.group()) and any(_is_carried(value, texts) for value in _values(link.group())):
             yield link.span()
 
