@@ -9,7 +9,7 @@ _ISSUERS = re.compile(
     r"|3[47]\d{13}"
     r"|3(?:0[0-59]|[689]\d)\d{11}"
     r"|(?:6011|64[4-9]\d|65\d{2}|62\d{2}|81\d{2}|60\d{2}|508\d)\d{12}"
-    r"|35(?:2[89]|[3-8]\d)\d{12}|(?:2131|1800)\d{11}"
+    r"|35\d{14}|(?:2131|1800)\d{11}"
 )
 """Visa, Mastercard, American Express, Diners, Discover with UnionPay and RuPay, JCB, each with its lengths."""
 

@@ -10,10 +10,11 @@ TRUNK_REGIONS = (
     "UA", "RO", "IL", "EG", "CN", "TW", "TH", "PH", "MY", "ID", "AR",
 )  # fmt: skip
 """Regions whose national notation begins with 0, those with more calls on English text first."""
-_DATE = re.compile(r"(?:\d{4}[-./ ]\d{1,2}[-./ ]\d{1,2}|\d{1,2}[-./ ]\d{1,2}[-./ ]\d{4})(?!\d)")
+_DATE = re.compile(r"(?:1[5-9]|20)\d{2}[-./ ]\d{1,2}[-./ ]\d{1,2}|\d{1,2}[-./ ]\d{1,2}[-./ ](?:1[5-9]|20)\d{2}")
 _ADDRESS = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
 _YEARS = re.compile(r"(?:1[5-9]|20)\d{2} ?[-/] ?(?:1[5-9]|20)\d{2}")
 _ROUND = re.compile(r"\d{1,3}(?:[ .]\d{3})*[ .]000")
+_SOCIAL_SECURITY = re.compile(r"\d{3}[- ]\d{2}[- ]\d{4}")
 _SEPARATOR = re.compile(r"[-+(). /]")
 _EXTENSION = re.compile(r"\s*(?:x|#|ext\.?|extension)\s*\d+$", re.IGNORECASE)
 _FEWEST, _MOST = 6, 15
@@ -32,7 +33,7 @@ def telephone(text: str) -> bool:
     text = _EXTENSION.sub("", text)
     if not _SEPARATOR.search(text) or _is_something_else(text):
         return False
-    if text.startswith("+"):
+    if text.lstrip("(").startswith("+"):
         return _has_possible_length(text)
     if text.startswith("00"):
         return _has_possible_length(f"+{text[2:]}")
@@ -55,7 +56,7 @@ def _digits(text: str) -> int:
 
 
 def _is_something_else(text: str) -> bool:
-    return any(pattern.fullmatch(text) for pattern in (_DATE, _ADDRESS, _YEARS, _ROUND))
+    return any(pattern.fullmatch(text) for pattern in (_DATE, _ADDRESS, _YEARS, _ROUND, _SOCIAL_SECURITY))
 
 
 def _has_possible_length(text: str) -> bool:
