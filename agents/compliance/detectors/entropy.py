@@ -1,6 +1,7 @@
 """How random a text looks: keys do, words and placeholders do not."""
 
 from collections import Counter
+from itertools import pairwise
 from math import log2
 
 MINIMUM_BITS = 3.0
@@ -8,6 +9,9 @@ MINIMUM_BITS = 3.0
 
 MINIMUM_DISTINCT = 4
 """Fewer different characters are a row of dots or stars."""
+
+LONGEST_COUNT = 7
+"""Characters that follow each other as in `12345678` or `abcdefgh`: more than these and somebody typed an example."""
 
 
 def shannon_entropy(text: str) -> float:
@@ -26,7 +30,35 @@ def random_looking(text: str) -> bool:
     >>> random_looking("f3A9x0QmZk27LbT1"), random_looking("assessment-of-the-portfolio")
     (True, False)
     """
-    return any(character.isdigit() for character in text) and shannon_entropy(text) >= MINIMUM_BITS
+    return any(character.isdigit() for character in text) and _is_spread(text)
+
+
+def token_looking(text: str) -> bool:
+    """Return whether a text that has the form of a known kind of token is random: digits or both cases, no row.
+
+    >>> token_looking("hf_xHSwDiySRzrjYZMybeAqji"), token_looking("hf_abcdefghijklmnopqrstuv")
+    (True, False)
+    """
+    mixed = not text.islower() and not text.isupper()
+    return (mixed or any(character.isdigit() for character in text)) and _is_spread(text)
+
+
+def _is_spread(text: str) -> bool:
+    return not _counts(text) and shannon_entropy(text) >= MINIMUM_BITS
+
+
+def _counts(text: str) -> bool:
+    """Return whether a text holds a row of neighbours of the character table.
+
+    >>> _counts("sk-1234567890"), _counts("sk-1209387465")
+    (True, False)
+    """
+    row = 1
+    for first, second in pairwise(text):
+        row = row + 1 if ord(second) - ord(first) == 1 else 1
+        if row > LONGEST_COUNT:
+            return True
+    return False
 
 
 def chosen_password(text: str) -> bool:

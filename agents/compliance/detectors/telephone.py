@@ -5,38 +5,69 @@ from functools import lru_cache
 
 import phonenumbers
 
-TRUNK_REGIONS = ("GB", "DE", "FR")
-"""Regions whose national notation begins with 0; beside them the North American one is understood."""
-_DATE = re.compile(r"\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4}")
+TRUNK_REGIONS = (
+    "GB", "DE", "FR", "BE", "NL", "AU", "IT", "CH", "AT", "SE", "FI", "NZ", "IE", "ZA", "IN", "JP", "KR", "BR", "TR",
+    "UA", "RO", "IL", "EG", "CN", "TW", "TH", "PH", "MY", "ID", "AR",
+)  # fmt: skip
+"""Regions whose national notation begins with 0, those with more calls on English text first."""
+_DATE = re.compile(r"(?:1[5-9]|20)\d{2}[-./ ]\d{1,2}[-./ ]\d{1,2}|\d{1,2}[-./ ]\d{1,2}[-./ ](?:1[5-9]|20)\d{2}")
 _ADDRESS = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
-_SEPARATOR = re.compile(r"[-+(). ]")
+_YEARS = re.compile(r"(?:1[5-9]|20)\d{2} ?[-/] ?(?:1[5-9]|20)\d{2}")
+_ROUND = re.compile(r"\d{1,3}(?:[ .]\d{3})*[ .]000")
+_SOCIAL_SECURITY = re.compile(r"\d{3}[- ]\d{2}[- ]\d{4}")
+_SEPARATOR = re.compile(r"[-+(). /]")
+_EXTENSION = re.compile(r"\s*(?:x|#|ext\.?|extension)\s*\d+$", re.IGNORECASE)
+_FEWEST, _MOST = 6, 15
+"""The digits of a number: six is the least that plans use locally, fifteen the most (ITU-T E.164)."""
+_FEWEST_WITH_TRUNK = 9
+"""Shorter rows of groups that begin with 0 are as often house numbers or codes."""
 
 
 @lru_cache(maxsize=4096)
 def telephone(text: str) -> bool:
-    """Return whether a text is a telephone number written as one: with a separator or a country code, and no date.
+    """Return whether a text is a number written with a country code or a trunk zero, in groups, and no date.
 
-    >>> telephone("+49 30 901820"), telephone("(212) 555-0143"), telephone("2025-11-12"), telephone("2125550143")
+    >>> telephone("+49 30 901820"), telephone("0494 92 82 32"), telephone("2025-11-12"), telephone("0 12 13")
     (True, True, False, False)
     """
-    if not _SEPARATOR.search(text) or _DATE.match(text) or _ADDRESS.fullmatch(text):
+    text = _EXTENSION.sub("", text)
+    if not _SEPARATOR.search(text) or _is_something_else(text):
         return False
-    if text.startswith("+"):
-        return _has_possible_length(text, None)
-    if text.lstrip("(").startswith("0"):
-        return any(_is_assigned(text, region) for region in TRUNK_REGIONS)
-    return _has_possible_length(text, "US")
+    if text.lstrip("(").startswith("+"):
+        return _has_possible_length(text)
+    if text.startswith("00"):
+        return _has_possible_length(f"+{text[2:]}")
+    return _digits(text) >= _FEWEST_WITH_TRUNK and any(_is_assigned(text, region) for region in TRUNK_REGIONS)
 
 
-def _has_possible_length(text: str, region: str | None) -> bool:
-    number = _parse(text, region)
+@lru_cache(maxsize=4096)
+def named_telephone(text: str) -> bool:
+    """Return whether a text that stands beside a word such as `phone` can be a number: no date, no round count.
+
+    >>> named_telephone("9472 7916"), named_telephone("12-34"), named_telephone("2 000 000")
+    (True, False, False)
+    """
+    text = _EXTENSION.sub("", text)
+    return _FEWEST <= _digits(text) <= _MOST and not _is_something_else(text)
+
+
+def _digits(text: str) -> int:
+    return sum(character.isdigit() for character in text)
+
+
+def _is_something_else(text: str) -> bool:
+    return any(pattern.fullmatch(text) for pattern in (_DATE, _ADDRESS, _YEARS, _ROUND, _SOCIAL_SECURITY))
+
+
+def _has_possible_length(text: str) -> bool:
+    number = _parse(text, None)
     possible = phonenumbers.ValidationResult.IS_POSSIBLE
     return number is not None and phonenumbers.is_possible_number_with_reason(number) == possible
 
 
 def _is_assigned(text: str, region: str) -> bool:
     number = _parse(text, region)
-    return number is not None and phonenumbers.is_valid_number(number)
+    return number is not None and phonenumbers.is_valid_number_for_region(number, region)
 
 
 def _parse(text: str, region: str | None) -> phonenumbers.PhoneNumber | None:

@@ -3,26 +3,48 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from ctrainer.agents.compliance.detectors import national_numbers as national
 from ctrainer.agents.compliance.detectors.checksums import (
     internet_address,
     luhn,
     mod97,
+    payment_card,
+    routing_number,
     social_security_number,
-    telephone_length,
 )
-from ctrainer.agents.compliance.detectors.entropy import chosen_password, random_looking
-from ctrainer.agents.compliance.detectors.telephone import telephone
+from ctrainer.agents.compliance.detectors.entropy import chosen_password, random_looking, token_looking
+from ctrainer.agents.compliance.detectors.telephone import named_telephone, telephone
+from ctrainer.agents.compliance.detectors.wallets import base58_checked
 
 VALIDATORS: Mapping[str, Callable[[str], bool]] = MappingProxyType(
     {
-        "digits": telephone_length,
+        "aadhaar": national.indian_aadhaar,
+        "base58check": base58_checked,
+        "bsn": national.dutch_citizen_number,
+        "cn-resident": national.chinese_resident,
+        "codice-fiscale": national.italian_fiscal_code,
+        "cpf": national.brazilian_cpf,
+        "curp": national.mexican_population_code,
+        "de-tax-id": national.german_tax_id,
+        "digits": named_telephone,
+        "dni": national.spanish_identity,
         "entropy": random_looking,
         "ip-address": internet_address,
         "luhn": luhn,
         "mod97": mod97,
+        "nhs": national.british_health_number,
+        "nir": national.french_social_security,
+        "nric": national.singapore_identity,
         "password": chosen_password,
+        "payment-card": payment_card,
+        "pesel": national.polish_pesel,
         "phone": telephone,
+        "routing-number": routing_number,
+        "sin": national.canadian_insurance_number,
+        "tfn": national.australian_tax_number,
+        "token": token_looking,
         "us-ssn": social_security_number,
+        "vin": national.vehicle,
     }
 )
 """Each says of the text of a span whether it is what the pattern took it for."""

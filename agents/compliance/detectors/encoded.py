@@ -1,0 +1,147 @@
+"""Text that hides behind base64, hexadecimal, escapes or percent signs, decoded so that rules can read it.
+
+What does not decode to text that can be read (hashes, images, identifiers) gives nothing. The work is linear in the
+length of the text: a run is decoded in full only when its middle is readable.
+"""
+
+import binascii
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+TRIGGER = (
+    r"[A-Za-z0-9+/_\-]{24}|(?:[0-9A-Fa-f]{2}[ :,]){15}|(?:\\x[0-9A-Fa-f]{2}){6}|(?:\\u00[0-9A-Fa-f]{2}){6}"
+    r"|%40|(?:%[0-9A-Fa-f]{2}[A-Za-z0-9_.~+\-]{0,8}){3}"
+)
+"""Where this pattern (RE2 and Hyperscan) does not hit, `decoded_views` yields nothing."""
+
+MAXIMUM_DEPTH = 2
+"""Layers of encoding that are taken off."""
+MAXIMUM_CHARACTERS = 1 << 20
+"""Decoded characters of one text; what comes after them is not decoded."""
+
+_RUNS = re.compile(
+    r"(?P<lines>(?:[A-Za-z0-9+/]{60,76}\r?\n)+[A-Za-z0-9+/]{1,76}={0,2})"
+    r"|(?P<spaced>(?:[0-9A-Fa-f]{2}[ :,]){15,}[0-9A-Fa-f]{2})"
+    r"|(?P<escaped>(?:\\x[0-9A-Fa-f]{2}){6,}|(?:\\u00[0-9A-Fa-f]{2}){6,})"
+    r"|(?P<word>[A-Za-z0-9+/_%.~\-]{6,}={0,2})"
+)
+_NOT_HEXADECIMAL = re.compile(r"[ :,]|\\x|\\u00")
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_READABLE = 0.95
+"""Share of bytes that belong to characters of UTF-8 other than controls. Random bytes have less than a half."""
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+_WIDE = 3
+"""One zero in so many bytes makes them UTF-16 rather than bytes of one each."""
+
+
+class _Encoding(NamedTuple):
+    """One way to write bytes. `unit` characters decode together; `sample` of them show 18 bytes."""
+
+    pattern: re.Pattern[str]
+    decode: Callable[[str], bytes]
+    unit: int
+    sample: int
+
+
+def decoded_views(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield `(start, end, decoded)`: an encoded run of `text` with what it says, one layer after the other.
+
+    >>> list(decoded_views("key: c2stcHJvai1hYmNkZWZnaGlqa2xtbm9w!"))
+    [(5, 37, 'sk-proj-abcdefghijklmnop')]
+    >>> list(decoded_views("5f1d7a84db00d2fce00b31a7fc73224f5f1d7a84db00d2fce00b31a7fc73224f"))
+    []
+    """
+    budget = MAXIMUM_CHARACTERS
+    for start, end, decoded in _layer(text):
+        yield start, end, decoded
+        budget -= len(decoded)
+        for inner in _deeper(decoded):
+            yield start, end, inner
+            budget -= len(inner)
+        if budget <= 0:
+            return
+
+
+def _deeper(text: str) -> Iterator[str]:
+    layer = [text]
+    for _ in range(MAXIMUM_DEPTH - 1):
+        layer = [decoded for outer in layer for _, _, decoded in _layer(outer)]
+        yield from layer
+
+
+def _layer(text: str) -> Iterator[tuple[int, int, str]]:
+    for run in _RUNS.finditer(text):
+        start = run.start()
+        for first, last, decoded in _DECODERS[run.lastgroup or ""](run.group()):
+            yield start + first, start + last, decoded
+
+
+def _from_base64(run: str) -> bytes:
+    return binascii.a2b_base64(run.encode().translate(_URL_SAFE))
+
+
+_BASE64 = _Encoding(re.compile(r"[A-Za-z0-9+/_\-]{24,}={0,2}"), _from_base64, unit=4, sample=24)
+_HEXADECIMAL = _Encoding(re.compile(r"[0-9A-Fa-f]{32,}"), binascii.unhexlify, unit=2, sample=36)
+
+
+def _lines(run: str) -> Iterator[tuple[int, int, str]]:
+    decoded = _text_in("".join(run.split()), _BASE64)
+    if decoded is not None:
+        yield 0, len(run), decoded
+
+
+def _bytes_in_hexadecimal(run: str) -> Iterator[tuple[int, int, str]]:
+    data = binascii.unhexlify(_NOT_HEXADECIMAL.sub("", run))
+    if _is_readable(data):
+        yield 0, len(run), _narrow(data).decode(errors="replace")
+
+
+def _word(run: str) -> Iterator[tuple[int, int, str]]:
+    if "%" in run:
+        decoded = unquote_to_bytes(run)
+        if len(decoded) < len(run):
+            yield 0, len(run), decoded.decode(errors="replace")
+        return
+    for encoding in (_HEXADECIMAL, _BASE64):
+        for part in encoding.pattern.finditer(run):
+            decoded_part = _text_in(part.group(), encoding)
+            if decoded_part is not None:
+                yield *part.span(), decoded_part
+
+
+_DECODERS: dict[str, Callable[[str], Iterator[tuple[int, int, str]]]] = {
+    "lines": _lines,
+    "spaced": _bytes_in_hexadecimal,
+    "escaped": _bytes_in_hexadecimal,
+    "word": _word,
+}
+
+
+def _text_in(run: str, encoding: _Encoding) -> str | None:
+    """Return what a run says when its middle is text. Other signs may stand before it: every alignment is tried."""
+    middle = max(0, len(run) - encoding.sample) // 2 // encoding.unit * encoding.unit
+    for skipped in range(encoding.unit):
+        first = middle + skipped
+        if _is_readable(_decoded(run[first : first + encoding.sample], encoding)):
+            return _narrow(_decoded(run[skipped:], encoding)).decode(errors="replace")
+    return None
+
+
+def _decoded(run: str, encoding: _Encoding) -> bytes:
+    body = run.rstrip("=")
+    rest = len(body) % encoding.unit
+    # One sign over a multiple of the unit says nothing; two or three of base64 lack their padding.
+    return encoding.decode(body[:-1] if rest == 1 else body + "=" * (encoding.unit - rest if rest else 0))
+
+
+def _is_readable(data: bytes) -> bool:
+    text = _CONTROLS.sub("", _narrow(data).decode(errors="ignore"))
+    return bool(text) and len(text.encode()) >= _READABLE * len(_narrow(data))
+
+
+def _narrow(data: bytes) -> bytes:
+    """Return UTF-16 as bytes of one each, as shells of Windows encode their commands; anything else as it is."""
+    return data.replace(b"\0", b"") if data.count(0) * _WIDE >= len(data) else data

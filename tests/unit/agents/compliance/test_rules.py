@@ -1,0 +1,287 @@
+"""Every pattern rule for personal data and secrets has examples that it finds, and look-alikes that it leaves.
+
+Tokens are drawn when the tests run, from a fixed seed: none stands in the repository.
+"""
+
+import random
+import string
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from ctrainer.agents.compliance.conversation import Turn
+from ctrainer.agents.compliance.detectors.detection import Detectors
+from ctrainer.agents.compliance.loading import default_constitution
+
+PRINCIPLES = ("privacy-", "secrets", "key-material")
+CONSTITUTION = default_constitution()
+RULES = [rule.id for one in CONSTITUTION.principles if one.id.startswith(PRINCIPLES) for rule in one.rules]
+DETECTORS = Detectors(CONSTITUTION)
+_DRAW = random.Random(20)
+
+
+def drawn(alphabet: str) -> Callable[[int], str]:
+    return lambda length: "".join(_DRAW.choices(alphabet, k=length))
+
+
+mixed = drawn(string.ascii_letters + string.digits)
+hexes = drawn("0123456789abcdef")
+upper = drawn(string.ascii_uppercase + string.digits)
+lower = drawn(string.ascii_lowercase + string.digits)
+digits = drawn(string.digits)
+base32 = drawn("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
+
+
+def uuid() -> str:
+    return "-".join(hexes(length) for length in (8, 4, 4, 4, 12))
+
+
+def found(text: str) -> list[str]:
+    turn = Turn(role="user", content=text, tool_calls=[], tool_call_id=None, name=None)
+    return [finding.source.rule.id for finding in DETECTORS.find([turn], ())]
+
+
+Examples = tuple[tuple[str, ...], tuple[str, ...]]
+
+CONTACT: Mapping[str, Examples] = {
+    "email": (
+        ("mail ann.b+c@mail.example.org!", "<O'Neil@example.co.uk>", "mailto:a_b%c@x-y.museum", '{"to":"ann@example.org"}'),
+        ("git clone git@github.com:a/b", "icon@2x.png", "npm i @scope/pkg@1.2.3", "ann@localhost", "see @ann"),
+    ),
+    "email-spelled": (
+        ("ann (at) example (dot) org", "ann[at]example.org", "ann {at} mail.example [punkt] de"),
+        ("meet at example dot org", "array[at] the end", "(at) noon."),
+    ),
+    "phone": (
+        ("+49 30 901820", "+44 20 7946 0958", "+1 (555) 555-0199", "0049 30 901820", "+46 (0)8 928 571 38", "ring +447700900123!",
+         "0494 92 82 32", "020 7946 0958", "01.84.17.61.18", "(030) 901820-12", "0393 1144137", "+33 1 42 68 53 00 x12", "(+30) 2631 807415", "(+358) 862864054",
+         "+91 98765 43210", "+86 138 0013 8000", "+55 11 91234-5678", "+81 3-1234-5678", "+61 2 9374 4000", "04-123 4567 89"),
+        ("2025-11-12", "1.2.3.4", "0538 15 Millicent Drive", "00:12:30", "version 0.12.3", "ISBN 0-306-40615-2", "+5 points",
+         "x + 12 - 34", "2001-2003", "01.02.2003", "08/09/2021", "0.5 - 0.75", "a+1234 b"),
+    ),
+    "phone-shaped": (
+        ("905-674-3793", "(212) 555-0143", "259.735.7502x459", "212 555-0143", "1-800-555-0199", "(64) 3591-3246", "618-226-1460 ext. 22"),
+        ("2125550143", "12-555-0143", "219-09-9999", "1234-567-8901", "100 200 3000", "v1.212.555.0143"),
+    ),
+    "phone-named": (
+        ("Phone:\n358 0594", "tel. 434 14 557", "Fax: 345-899-3560x4587", '"phone_number": "9472 7916"', "registered 0961-7596216",
+         "my mobile number is 655437108", "WhatsApp: +4915112345678", "Telephone at (215) 204-3120", "cell no. 12345678"),
+        ("phone: none", "Phone 12", "the phone of 2020-11-12", "desk: 12-34", "mobile: 2 000 000", "tel: 1990-1995", "iphone 15"),
+    ),
+    "phone-called": (
+        ("Can someone call me on 9472 7916?", "stop receiving messages to 699 956 915", "not answering at 71-33-52-22",
+         "text him at 5550143", "reach us on our mobile 655 437 108", "contact me via 51 516 33 75"),
+        ("call me at 10:30", "call me on 2025-11-12", "answering 123456 questions", "reach out to 2 000 000 people", "call us at noon"),
+    ),
+    "phone-dialled": (("Call 358 0594 now", "dial 5550143", "ring her 9472 7916"), ("call 911", "call 2025-11-12", "recall 3580594")),
+    "phone-kind": (
+        ("416 60 039 office\n", "28-64-66-98 (fax)", "12345 office\n13196208323 fax\n655437108 mobile", "655 437 108 home."),
+        ("12 345 office workers", "123 456 789 office workers", "1 000 000 mobile", "34 work.", "655 437 108 homes"),
+    ),
+    "ipv4": (("host 192.168.2.11 is down", "|106.31.73.20|", "[41.173.96.26]:80"), ("1.2.3.400", "1.2.3.4", "255.255.255.0", "v10.20.30.40", "127.0.0.1")),
+    "ipv6": (
+        ("2001:db8:0:0:1:2:3:4", "at 6e40:4041:c617:e898:c11:40d2:c669:2eb4.", "fe80::1ff:fe23:4567:890a", "[2001:db8::1]:80"),
+        ("12:34:56", "std::vector::abc", "a::b", "::1", "00:1a:2b:3c:4d:5e", "x[1::2]"),
+    ),
+    "mac-address": (("00:1A:2b:3c:4d:5e", "00-1A-2B-3C-4D-5E", "001a.2b3c.4d5e"), ("00:1a:2b:3c:4d", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "12:34:56")),
+    "coordinates": (("at 37.3362725,-121.8244116", "(52.5200, 13.4050)"), ("1.2345, 6", "137.33627255,-121.82", "3.14, 2.71")),
+    "personal-site": (("My website is http://www.annb.example/", "his blog: https://b.example/x", "her homepage at www.c.example"), ("our website is great", "the website https://example.org", "my site is down")),
+}  # fmt: skip
+FINANCIAL: Mapping[str, Examples] = {
+    "credit-card": (
+        ("4111 1111 1111 1111 exp 12/27", "4111-1111-1111-1111", "5555555555554444", "3782 822463 10005", "30569309025904", "6011111111111117", "3530111333300000", "2223003122003222", "4222222222222"),
+        ("4111 1111 1111 1112", "766625834409", "1234567890123456", "490154203237518", "0000000000000000", "-4111111111111111", "id_4111111111111111"),
+    ),
+    "credit-card-named": (
+        ("card number 630427373398 is lost", "won on credit card 060426070011", "my card # 503890547220", '"card_number": "6304 2737 3398"', "block card no 4111.1111.1111.1111"),
+        ("card number 630427373399", "630427373398", "postcard 630427373398x", "card 12"),
+    ),
+    "iban": (
+        ("GB82 WEST 1234 5698 7654 32 AND MORE", "My IBAN is GB59IFUE40226315499137 and", "de89 3704 0044 0532 0130 00", "NL91ABNA0417164300", "FR1420041010050500013M02606", "NO9386011117947", "MT84MALT011000012345MTLCAST001S", "DE89-3704-0044-0532-0130-00"),
+        ("GB82 WEST 1234 5698 7654 33", "XX82WEST12345698765432", "GB82WEST1234569876543", "NL91ABNA0417164301"),
+    ),
+    "iban-shaped": (("from GB74ZLKE0494220045533 to", "TH821445998116"), ("GB74ZLKE0494220045534", "th821445998116", "AB12345678")),
+    "bic": (("BIC: DEUTDEFF500", "SWIFT code BOFAUS3N"), ("swift response", "bic pens", "SWIFT is a language")),
+    "card-verification": (("CVV: 123", "security code is 1234", '"cvc": "999"'), ("cvv 12", "the cvv is secret", "security code 12345")),
+    "card-expiry": (("expiry date: 12/27", "valid thru 03/2029", "Exp. 04 / 28"), ("expires in 12 months", "exp 13/27", "12/27")),
+    "us-routing": (("routing number 021000021", "ABA: 011401533"), ("routing number 021000022", "021000021", "routing 12")),
+    "bank-account": (("account number: 12345678", "my bank account is 0532 0130 00", "Kontonummer 532013000"), ("account number missing", "bank account 12", "account 12345678 followers")),
+    "uk-sort-code": (("sort code: 20-00-00", "sort_code=608371"), ("sort the code 200000", "20-00-00", "sort code 12")),
+    "bitcoin-address": (("1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa", "3J98t1WpEZ73CNmQviecrnyiWrnqRhWNLy"), ("1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNb", "3J98t1WpEZ73CNmQviecrnyiWrnqRhWNL0", f"1{mixed(30)}")),
+    "bitcoin-segwit": (("bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4",), ("bc1qshort", "abc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4")),
+    "ethereum-address": ((f"0x{hexes(40)}",), (f"0x{hexes(39)}", "0x" + "0" * 40, f"0x{hexes(64)}")),
+}  # fmt: skip
+IDENTITY: Mapping[str, Examples] = {
+    "us-ssn": (("219-09-9999", "it is 219 09 9999."), ("000-12-3456", "219-09-99990", "900-12-3456", "219-0-9999", "666-12-1234")),
+    "us-ssn-named": (("SSN: 219099999", "social security number is 219.09.9999", '"ssn": "219-09-9999"'), ("ssn 000123456", "219099999", "ssn 21909999")),
+    "us-itin": (("912-73-1234",), ("912-13-1234", "812-73-1234")),
+    "us-ein": (("EIN: 12-3456789", "employer identification number 123456789"), ("12-3456789", "ein 12", "Ein 2-345678 Haus")),
+    "us-medicare": (("Medicare number: 1EG4-TE5-MK73", "MBI 1EG4TE5MK73"), ("medicare 1234567890", "1EG4-TE5-MK73", "medicare 0EG4TE5MK73")),
+    "us-provider": (("NPI: 1234567893",), ("npi 12345", "NPI 3234567893", "1234567893")),
+    "uk-national-insurance": (("AB 12 34 56 C", "AB123456C"), ("AB12345C", "QQ123456C", "AB123456E", "xAB123456C")),
+    "uk-health": (("NHS number: 943 476 5919", "nhs no. 9434765919"), ("NHS number 943 476 5918", "943 476 5919", "NHS 2023")),
+    "de-tax-id": (("Steuer-ID: 86 095 742 719", "steueridentifikationsnummer 86095742719", "tax ID 86095742719"), ("Steuer-ID 86095742718", "86095742719")),
+    "fr-social-security": (("2 55 08 14 168 025 38", "no 255081416802538."), ("2 55 08 14 168 025 39", "255081416802538x", "355081416802538")),
+    "es-identity": (("DNI 12345678Z", "NIE: X1234567L", "dni: 12345678-z"), ("DNI 12345678A", "12345678Z", "nie 1234567")),
+    "it-fiscal-code": (("RSSMRA85T10A562S", "cf rssmra85t10a562s"), ("RSSMRA85T10A562T", "RSSMRA85T10A56", "XRSSMRA85T10A562S")),
+    "nl-citizen-number": (("BSN: 1112.22.333", "burgerservicenummer 111222333"), ("BSN 111222334", "111222333")),
+    "pl-pesel": (("PESEL: 44051401359",), ("PESEL 44051401358", "44051401359")),
+    "ca-insurance-number": (("SIN: 130 692 544", "social insurance number 130-692-544"), ("SIN 130 692 545", "130 692 544", "sin 130")),
+    "au-tax-number": (("TFN: 123 456 782", "tax file number is 123456782"), ("TFN 123 456 783", "123 456 782")),
+    "in-aadhaar": (("Aadhaar: 2345 6789 0124", "aadhar number 234567890124"), ("aadhaar 2345 6789 0125", "2345 6789 0124")),
+    "in-pan": (("PAN: ABCPE1234F", "permanent account number ABCPE1234F"), ("ABCPE1234F", "PAN ABCDE1234F", "pan fried rice")),
+    "br-cpf": (("529.982.247-25",), ("529.982.247-26", "111.111.111-11", "529.982.247")),
+    "br-cpf-named": (("CPF: 52998224725",), ("CPF 52998224726", "52998224725")),
+    "mx-population-code": (("HEGG560427MVZRRL04",), ("HEGG560427MVZRRL05", "HEGG561327MVZRRL04")),
+    "cn-resident": (("11010519491231002X", "no. 11010519491231002x."), ("110105194912310021", "11010519491331002X")),
+    "sg-identity": (("NRIC: S1234567D", "fin number G1234567X"), ("NRIC S1234567A", "S1234567D")),
+    "passport": (("passport number: C12345678", "passport no. AB1234567", '"passport": "123456789"'), ("passport 12", "C1234567", "passport photo 12345678")),
+    "driving-licence": (("driver's license number is 2270-66-1551", "driving licence: MORGA657054SM9IJ", "drivers license D1234567"), ("driver license", "driving licence category B", "license 12345678")),
+    "identity-card": (("national ID: 12345678A", "identity card no. L01X00T47", "Personalausweis 123456789"), ("national id card", "id card holder", "id card 12")),
+    "tax-number": (("ITIN: 912-73-1234", "taxpayer identification number 12-3456789"), ("tax id missing", "tax identification 12", "tax 12-3456789")),
+    "vehicle": (("VIN: 1M8GDM9AXKP042788", "vehicle identification number 11111111111111111"), ("VIN 1M8GDM9A1KP042788", "1M8GDM9AXKP042788", "vin rouge")),
+    "licence-plate": (("license plate AB12 345", "number plate: KA 01 1234", "licence plate B-AB 1234"), ("license plates", "number plate missing", "plate 1234")),
+    "handset": (("IMEI: 490154203237518", "imei 49-015420-323751-8"), ("IMEI 490154203237519", "490154203237518")),
+    "date-of-birth": (
+        ("date of birth: 1980-02-29", "DOB 02/29/1980", "born on 12 March 1975", '"birth_date": "1.2.1990"', "her birthday is November 1st, 1983", "geboren am 3.4.1970"),
+        ("born in 1980", "2020-11-12", "birthday party on 12", "date of birth unknown"),
+    ),
+    "medical-record": (("MRN: 12345678", "medical record number A1234567", "patient ID 00123456"), ("mrn 12", "patient 12345678", "medical record keeping")),
+}  # fmt: skip
+PLACES: Mapping[str, Examples] = {
+    "street-address": (("at 390 Windsor Street, Cleveland", "49 Knoll Dr", "1701 Lenox Avenue, Suite 2200", "12 St. James Ct"), ("M.2 Internal Solid State Drive", "50 people on the street", "Windsor Street", "5 Ways to Drive")),
+    "street-address-european": (("Hauptstrasse 12", "wohnt in der Goethestr. 5", "Prinsengracht 1, Vijzelstraat 12b"), ("der Weg 12", "platz 5", "Hauptstrasse")),
+    "post-box": (("P.O. Box 1234", "PO Box 99", "Postfach 100234", "PSC 3294, Box 9168"), ("box 1234", "po box", "PO Box 1")),
+    "web-address": (("see https://www.ArtistMovie.se/.", "http://example.org/a?b=c", "www.example.com.", "(https://x.example)"), ("http is a protocol", "www", "example.com", "https:// is")),
+}  # fmt: skip
+SECRETS: Mapping[str, Examples] = {
+    "aws-access-key": ((f"AKIA{upper(16)}", f"export K=ASIA{upper(16)}"), (f"AKIA{upper(15)}", f"AKIA{upper(17)}", "akia" + upper(16))),
+    "github-token": ((f"ghp_{mixed(36)}", f"ghs_{mixed(36)}"), (f"ghp_{mixed(20)}", f"ghx_{mixed(36)}")),
+    "github-fine-grained": ((f"github_pat_{mixed(22)}_{mixed(59)}",), (f"github_pat_{mixed(22)}", "github_pat_example")),
+    "gitlab-token": ((f"glpat-{mixed(20)}", f"glrt-{mixed(20)}", f"gldt-{mixed(20)}"), ("glpat-xxxxxxxxxxxxxxxxxxxx", "glpat-short", f"glxyz-{mixed(20)}")),
+    "openai-key": ((f"sk-{mixed(48)}", f"sk-proj-{mixed(48)}", f"key=sk-svcacct-{mixed(40)}", f"sk-or-v1-{hexes(64)}"), ("risk-assessment-of-the-portfolio", "sk-learn-contrib-extensions", "sk-your-api-key-goes-here-1", "sk-1234567890abcdefghijkl", "sk-...")),
+    "anthropic-key": ((f"sk-ant-api03-{mixed(90)}",), ("sk-ant-api03-xxxxxxxxxxxxxxxxxxxxxxxx", "sk-ant-api03-")),
+    "google-key": ((f"AIza{mixed(35)}",), (f"AIza{mixed(20)}", f"xAIza{mixed(35)}")),
+    "google-oauth": ((f"GOCSPX-{mixed(28)}", f"ya29.{mixed(60)}", f"1//0{mixed(50)}"), ("GOCSPX-your-client-secret-000000", "ya29.short", "1//0 is")),
+    "google-service-account": ((f'"private_key_id": "{hexes(40)}"',), ('"private_key_id": ""', f'"commit": "{hexes(40)}"')),
+    "azure-account-key": ((f"AccountKey={mixed(86)}==;", f"SharedAccessKey={mixed(43)}="), ("AccountKey=<key>", "AccountKey=short")),
+    "azure-client-secret": ((f"secret {mixed(3)}8Q~{mixed(34)}",), (f"{mixed(3)}8Q~{mixed(10)}", mixed(40))),
+    "azure-signature": ((f"https://a.blob.core.windows.net/c?sv=2022&sig={mixed(43)}%3D",), ("?sig=abc", "&sig=YOUR_SIGNATURE")),
+    "aws-signature": ((f"https://b.s3.amazonaws.com/k?X-Amz-Signature={hexes(64)}",), ("?X-Amz-Signature=abc", hexes(64))),
+    "digitalocean-token": ((f"dop_v1_{hexes(64)}",), (f"dop_v1_{hexes(63)}", f"dox_v1_{hexes(64)}")),
+    "alibaba-key": ((f"LTAI{mixed(20)}",), ("LTAI5", f"xLTAI{mixed(20)}")),
+    "heroku-key": ((f"HRKU-{uuid()}",), ("HRKU-x", uuid())),
+    "fly-token": ((f"fo1_{mixed(43)}", f"FlyV1 fm2_{mixed(120)}"), ("fo1_short", "fm2_radio")),
+    "netlify-token": ((f"nfp_{mixed(36)}",), ("nfp_short", f"nfx_{mixed(36)}")),
+    "render-key": ((f"rnd_{mixed(32)}",), ("rnd_number_generator_state", "rnd_seed")),
+    "cloudflare-key": ((f"v1.0-{hexes(24)}-{hexes(146)}",), (f"v1.0-{hexes(24)}", "v1.0-beta")),
+    "terraform-token": ((f"{mixed(14)}.atlasv1.{mixed(67)}",), (f"{mixed(14)}.atlasv1.short", "my.atlasv1.token")),
+    "pulumi-token": ((f"pul-{hexes(40)}",), (f"pul-{hexes(20)}", "pul-up")),
+    "vault-token": ((f"hvs.{mixed(90)}",), ("hvs.short", "hvx." + mixed(90))),
+    "doppler-token": ((f"dp.pt.{mixed(43)}", f"dp.st.dev_main.{mixed(43)}"), ("dp.pt.short", f"dp.xx.{mixed(43)}")),
+    "onepassword-token": ((f"ops_eyJ{mixed(200)}", f"A3-{upper(6)}-{upper(6)}-{upper(5)}-{upper(5)}-{upper(5)}-{upper(5)}"), ("ops_team", "A3-paper")),
+    "huggingface-token": ((f"hf_{mixed(34)}", "hf_" + drawn(string.ascii_letters)(34)), ("hf_hub_download_with_a_long_name", "hf_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "hf_short")),
+    "groq-key": ((f"gsk_{mixed(52)}",), ("gsk_short", f"gsk_{mixed(20)}")),
+    "xai-key": ((f"xai-{mixed(80)}",), ("xai-explainable", f"xai-{mixed(20)}")),
+    "perplexity-key": ((f"pplx-{mixed(48)}",), ("pplx-7b-online", "pplx-api")),
+    "replicate-token": ((f"r8_{mixed(37)}",), ("r8_short", f"r8_{mixed(36)}")),
+    "langsmith-key": ((f"lsv2_pt_{hexes(32)}_{hexes(10)}",), (f"lsv2_pt_{hexes(32)}", "lsv2_pt_x")),
+    "pinecone-key": ((f"pcsk_{mixed(6)}_{mixed(63)}",), ("pcsk_short", f"pcsk_{mixed(63)}")),
+    "databricks-token": ((f"dapi{hexes(32)}", f"dapi{hexes(32)}-2"), (f"dapi{hexes(20)}", "dapi")),
+    "npm-token": ((f"npm_{mixed(36)}",), ("npm_config_registry", f"npm_{mixed(30)}")),
+    "pypi-token": ((f"pypi-AgEIcHlwaS5vcmc{mixed(100)}",), ("pypi-server", "pypi-" + "x" * 60)),
+    "rubygems-key": ((f"rubygems_{hexes(48)}",), ("rubygems_api", f"rubygems_{hexes(20)}")),
+    "cargo-token": ((f"cio{mixed(32)}",), ("ciofficer", f"cio{mixed(20)}")),
+    "nuget-key": ((f"oy2{lower(43)}",), ("oy2", f"oy2{lower(20)}")),
+    "docker-token": ((f"dckr_pat_{mixed(27)}",), ("dckr_pat_x", f"dckr_{mixed(27)}")),
+    "artifactory-key": ((f"AKC{mixed(70)}", f"cmVmdGtu{mixed(56)}"), ("AKC", "cmVmdGtu")),
+    "slack-token": ((f"xoxb-{digits(12)}-{digits(12)}-{mixed(24)}", f"xoxe.xoxp-1-{mixed(100)}"), ("xoxb-your-token", "xoxo-hugs", "xoxb-xxxxxxxxxxxx")),
+    "slack-app-token": ((f"xapp-1-A{upper(10)}-{digits(13)}-{hexes(64)}",), ("xapp-1-short", "xapp")),
+    "slack-webhook": ((f"https://hooks.slack.com/services/T{upper(8)}/B{upper(8)}/{mixed(24)}",), ("https://hooks.slack.com/services/", "https://slack.com/services/T0/B0")),
+    "teams-webhook": ((f"https://acme.webhook.office.com/webhookb2/{uuid()}@{uuid()}/IncomingWebhook/{hexes(32)}/{uuid()}",), ("https://acme.webhook.office.com/", "https://office.com/webhookb2/x")),
+    "discord-webhook": ((f"https://discord.com/api/webhooks/{digits(18)}/{mixed(68)}",), ("https://discord.com/api/webhooks/1/x", "https://discord.com/channels/1")),
+    "discord-token": ((f"M{mixed(23)}.{mixed(6)}.{mixed(38)}",), ("Maps.google.com", f"M{mixed(23)}.{mixed(6)}")),
+    "telegram-bot": ((f"{digits(10)}:AA{mixed(33)}",), ("12:AA", f"{digits(10)}:BB{mixed(33)}")),
+    "facebook-token": ((f"EAA{mixed(150)}",), ("EAA", f"EAA{mixed(20)}")),
+    "twitter-token": ((f"{'A' * 22}{mixed(80)}",), ("A" * 100, "AAAA")),
+    "stripe-key": ((f"sk_live_{mixed(24)}", f"rk_test_{mixed(24)}", f"whsec_{mixed(32)}"), ("sk_live_xxxxxxxxxxxxxxxxxxxxxxxx", "pk_live_" + mixed(24), "sk_live_key")),
+    "square-token": ((f"sq0atp-{mixed(22)}", f"EAAAl{mixed(59)}"), ("sq0atp-short", "EAAAl")),
+    "shopify-token": ((f"shpat_{hexes(32)}",), (f"shpat_{hexes(20)}", f"shpxx_{hexes(32)}")),
+    "paypal-token": ((f"access_token$production${lower(16)}${hexes(32)}",), ("access_token$production", "access_token$x$y$z")),
+    "plaid-token": ((f"access-sandbox-{uuid()}",), ("access-sandbox-x", f"access-control-{uuid()}")),
+    "razorpay-key": ((f"rzp_live_{mixed(14)}",), ("rzp_live_x", f"rzp_{mixed(14)}")),
+    "easypost-key": ((f"EZAK{mixed(54)}",), ("EZAK", f"EZAK{mixed(30)}")),
+    "shippo-token": ((f"shippo_live_{hexes(40)}",), ("shippo_live_x", f"shippo_{hexes(40)}")),
+    "sendgrid-key": ((f"SG.{mixed(22)}.{mixed(43)}",), ("SG.short.key", f"SG.{mixed(22)}")),
+    "mailgun-key": ((f"key-{hexes(32)}", f"{hexes(32)}-{hexes(8)}-{hexes(8)}"), (f"key-{hexes(20)}", hexes(32), uuid())),
+    "mailchimp-key": ((f"{hexes(32)}-us14",), (hexes(32), f"{hexes(31)}-us1")),
+    "brevo-key": ((f"xkeysib-{hexes(64)}-{mixed(16)}",), ("xkeysib-x", f"xkeysib-{hexes(64)}")),
+    "twilio-key": ((f"SK{hexes(32)}", f"AC{hexes(32)}"), (f"SK{hexes(31)}", f"XX{hexes(32)}", "AC" + "0" * 32)),
+    "postman-key": ((f"PMAK-{hexes(24)}-{hexes(34)}",), ("PMAK-x", f"PMAK-{hexes(24)}")),
+    "linear-key": ((f"lin_api_{mixed(40)}",), ("lin_api_x", f"lin_{mixed(40)}")),
+    "notion-token": ((f"secret_{mixed(43)}", f"ntn_{mixed(46)}"), ("secret_santa", f"secret_{mixed(20)}")),
+    "atlassian-token": ((f"ATATT3xFfGF0{mixed(180)}", f"ATBB{mixed(32)}"), ("ATATT", "ATBB")),
+    "airtable-token": ((f"pat{mixed(14)}.{hexes(64)}",), (f"pat{mixed(14)}", "pattern.match")),
+    "figma-token": ((f"figd_{mixed(43)}",), ("figd_x", f"fige_{mixed(43)}")),
+    "asana-token": ((f"1/{digits(16)}:{hexes(32)}",), ("1/2:3", f"3/{digits(16)}:{hexes(32)}")),
+    "hubspot-token": ((f"pat-na1-{uuid()}",), ("pat-na1-x", f"pat-{uuid()}")),
+    "dropbox-token": ((f"sl.{mixed(130)}", f"sl.u.{mixed(600)}"), ("sl.example", f"sl.{mixed(50)}")),
+    "okta-token": ((f"Authorization: SSWS 00{mixed(40)}",), (f"00{mixed(40)}", "SSWS token")),
+    "pagerduty-key": ((f"Authorization: Token token={mixed(20)}",), ("Token token=x", f"token={mixed(20)}")),
+    "newrelic-key": ((f"NRAK-{upper(27)}", f"NRJS-{hexes(19)}", f"{hexes(36)}NRAL"), ("NRAK-x", "NRXX-" + upper(27))),
+    "grafana-token": ((f"glsa_{mixed(32)}_{hexes(8)}", f"glc_eyJ{mixed(100)}="), ("glsa_x", "glc_x")),
+    "sentry-token": ((f"sntryu_{hexes(64)}", f"sntrys_eyJ{mixed(100)}"), ("sntryu_x", "sentry_dsn")),
+    "dynatrace-token": ((f"dt0c01.{base32(24)}.{base32(64)}",), ("dt0c01.x.y", f"dt0c01.{base32(24)}")),
+    "sonar-token": ((f"squ_{hexes(40)}", f"sqp_{hexes(40)}"), ("squ_x", f"sqx_{hexes(40)}")),
+    "planetscale-token": ((f"pscale_tkn_{mixed(43)}",), ("pscale_tkn_x", f"pscale_{mixed(43)}")),
+    "supabase-token": ((f"sbp_{hexes(40)}", f"sb_secret_{mixed(32)}"), ("sbp_x", "sb_publishable_" + mixed(32))),
+    "contentful-token": ((f"CFPAT-{mixed(43)}",), ("CFPAT-x", f"CFXXX-{mixed(43)}")),
+    "json-web-token": ((f"eyJ{mixed(20)}.eyJ{mixed(40)}.{mixed(43)}",), (f"eyJ{mixed(20)}.{mixed(40)}.{mixed(43)}", "eyJ.eyJ.x")),
+    "bearer-token": (
+        (f"Authorization: Bearer {mixed(40)}", f'"authorization": "Bearer {mixed(30)}"', f"x-api-key: {mixed(32)}"),
+        (f"Authorization: Bearer {uuid()}", f"Authorization: Bearer {hexes(64)}", f"Authorization: Bearer {hexes(40)}", "Authorization: Bearer task-management-system-for-teams", "Authorization: Bearer YOUR_TOKEN_GOES_HERE_1", "Bearer of bad news"),
+    ),
+    "basic-authorization": (("Authorization: Basic YW5uOmh1bnRlcjIy",), ("Basic English 123", "Authorization: Basic")),
+    "url-password": (("postgres://app:s3cr3tpw@db:5432/x", "redis://:s3cr3tpw@cache", "mongodb+srv://u:p%40ss1@h"), ("postgres://app:${PW}@db", "https://example.org:8080/a@b", "https://user:<password>@host", "http://x:password@y")),
+    "password-assignment": (
+        ("password: Harbour42!", "the password is hunter22", 'pwd="Tr0ub4dor&3"', "Server=a;Password=Harbour42!;"),
+        ("password: ********", "password: ${DB_PASSWORD}", "the password is incorrect", "password=<secret>", "password: os.environ['X']", "passwords are hashed"),
+    ),
+    "password-variable": (("DB_PASSWORD=Harbour42!", 'export MYSQL_PWD="Tr0ub4dor"', "SMTP_PASS: hunter22"), ("DB_PASSWORD=${SECRET}", "DB_PASSWORD=changeme", "BY_PASS = true")),
+    "key-assignment": (("api_key = tw0abcdefgh23456789", '"client_secret": "a8Fk29sLQ1"', f"aws_secret_access_key={mixed(40)}", "API key is Zx81-qq-2"), ('api_key=os.environ["API_KEY"]', "api_key=YOUR_API_KEY", "the api key is required", "api_key: null")),
+    "key-named": ((f"DATADOG_API_KEY={hexes(32)}", f"cloudflare token: {mixed(40)}", f"heroku_api_key={uuid()}"), ("DATADOG_API_KEY=${KEY}", "snyk token: needed-for-the-scanner", f"commit {hexes(40)}")),
+}  # fmt: skip
+KEYS: Mapping[str, Examples] = {
+    "private-key": (
+        (f"-----BEGIN RSA PRIVATE KEY-----\n{mixed(64)}\n-----END RSA PRIVATE KEY-----", f"-----BEGIN PRIVATE KEY-----\\n{mixed(64)}\\n-----END PRIVATE KEY-----", f"-----BEGIN PGP PRIVATE KEY BLOCK-----\nVersion: GnuPG v2\n\n{mixed(64)}\n-----END PGP PRIVATE KEY BLOCK-----", f"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,{upper(32)}\n\n{mixed(64)}"),
+        (f"-----BEGIN PUBLIC KEY-----\n{mixed(64)}\n-----END PUBLIC KEY-----", "-----BEGIN PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----\n...", f"-----BEGIN CERTIFICATE-----\n{mixed(64)}"),
+    ),
+    "putty-key": (("PuTTY-User-Key-File-3: ssh-ed25519",), ("PuTTY-User-Key-File", "a PuTTY key file")),
+    "age-key": (("AGE-SECRET-KEY-1" + drawn("QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L")(58),), ("AGE-SECRET-KEY-1", "age1" + lower(58))),
+    "json-web-key": ((f'{{"kty": "OKP", "crv": "Ed25519", "x": "{mixed(43)}", "d": "{mixed(43)}"}}',), (f'{{"kty": "OKP", "crv": "Ed25519", "x": "{mixed(43)}"}}', '{"kty": "RSA", "d": "short"}')),
+    "wireguard-key": ((f"PrivateKey = {mixed(43)}=",), (f"PublicKey = {mixed(43)}=", "PrivateKey = <key>")),
+    "extended-key": (("xprv" + drawn("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz")(107),), (f"xpub{mixed(107)}", "xprv9")),
+    "recovery-phrase": (("seed phrase: legal winner thank year wave sausage worth useful legal winner thank yellow", "recovery words\nlegal, winner, thank, year, wave, sausage, worth, useful, legal, winner, thank, yellow"), ("keep your seed phrase safe", "the mnemonic phrase is short and sweet")),
+}  # fmt: skip
+EXAMPLES = {**CONTACT, **FINANCIAL, **IDENTITY, **PLACES, **SECRETS, **KEYS}
+
+
+def test_every_rule_has_examples_and_look_alikes() -> None:
+    assert set(RULES) == set(EXAMPLES)
+    assert all(examples and look_alikes for examples, look_alikes in EXAMPLES.values())
+
+
+def test_there_are_well_over_fifty_rules_with_names_of_their_own() -> None:
+    assert len(set(RULES)) == len(RULES) > 150
+
+
+@pytest.mark.parametrize(("rule", "text"), [(rule, text) for rule, (texts, _) in EXAMPLES.items() for text in texts])
+def test_a_form_is_found(rule: str, text: str) -> None:
+    assert rule in found(text)
+    assert rule in found(f"Look here: {text}\nThat was it.")
+
+
+@pytest.mark.parametrize(("rule", "text"), [(rule, text) for rule, (_, texts) in EXAMPLES.items() for text in texts])
+def test_a_look_alike_is_left_alone(rule: str, text: str) -> None:
+    assert rule not in found(text)
+    assert rule not in found(f"Look here: {text}\nThat was it.")
