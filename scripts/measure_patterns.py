@@ -19,6 +19,7 @@ from typing import Any
 from ctrainer.agents.compliance.conversation import Turn
 from ctrainer.agents.compliance.detectors.detection import Detectors
 from ctrainer.agents.compliance.detectors.findings import Found
+from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.loading import default_constitution
 from ctrainer.schemas.constitution import Mode
 
@@ -180,7 +181,7 @@ def table(report: Sequence[dict[str, Any]]) -> str:
 
 def report(data: Path) -> dict[str, Any]:
     """Return everything that is measured, as JSON."""
-    detectors = Detectors(default_constitution())
+    detectors = Court(default_constitution()).detectors
     personal, personal_alarms = measure_personal_data(detectors, data / "presidio_synth")
     secrets, secret_alarms = measure_secrets(detectors, data / "synthetic_secrets")
     kinds = [personal[kind].row(kind) for kind in LABELS]

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ctrainer.agents.compliance.conversation import Tools, Turn
+from ctrainer.agents.compliance.detectors.encoded import TRIGGER, decoded_views
 from ctrainer.agents.compliance.detectors.findings import Found, Source, sources_of
 from ctrainer.agents.compliance.detectors.names import HARM_SCORE, UNCOVERED_LANGUAGE
+from ctrainer.agents.compliance.detectors.normalization import normalized, original_span
 from ctrainer.agents.compliance.detectors.patterns import Pattern, PatternScanner
+from ctrainer.agents.compliance.detectors.tools import TOOL_RULES, tool_findings
 from ctrainer.agents.compliance.segments import CONTENT, Segment, segments
 from ctrainer.schemas.constitution import Constitution, Rule
 
@@ -18,47 +21,73 @@ PATTERNS_VERSION = f"patterns-2+phonenumbers-{version('phonenumbers')}"
 class HarmScorer(Protocol):
     """A model that says how probable it is that a text does harm."""
 
-    version: str
+    @property
+    def version(self) -> str:
+        """Changes with the model."""
+        ...
 
     def scores(self, text: str) -> Mapping[str, float]:
         """Return the calibrated probability by hazard code; hazards that are not worth mention are left out."""
         ...
 
 
+class _View(NamedTuple):
+    """A segment as rules read it: without escapes, hidden characters and look-alikes, with the way back."""
+
+    segment: Segment
+    text: str
+    places: Sequence[int] | None
+
+
 class Detectors:
     """Everything that looks at the text of a sample. Principles whose mode is off are not looked for."""
 
     def __init__(self, constitution: Constitution, *, harm: HarmScorer, is_covered: Callable[[str], bool]) -> None:
-        self.version = f"{PATTERNS_VERSION}+harm-{harm.version}"
+        self.version = f"{PATTERNS_VERSION}+{harm.version}"
         sources = tuple(sources_of(constitution))
         self._patterned = tuple(source for source in sources if source.rule.pattern is not None)
-        self._scanner = PatternScanner([_pattern(source.rule) for source in self._patterned])
+        patterns = [_pattern(source.rule) for source in self._patterned]
+        self._scanner = PatternScanner([*patterns, Pattern(text=TRIGGER)])
+        self._encoded = len(patterns)
         self._scored = {str(source.principle.hazard): source for source in sources if _is(source, HARM_SCORE)}
         self._language = next((source for source in sources if _is(source, UNCOVERED_LANGUAGE)), None)
+        self._tools = {source.rule.detector: source for source in sources if source.rule.detector in TOOL_RULES}
         self._harm = harm
         self._is_covered = is_covered
 
     def find(self, messages: Sequence[Turn], tools: Tools) -> list[Found]:
         """Return the findings in order of their place. A finding holds no text."""
-        texts = segments(messages, tools)
-        # One scan for the whole sample: nearly always it says that there is nothing to look for.
-        candidates = self._scanner.candidates("\n".join([segment.scannable() for segment in texts]))
+        views = [_view(segment) for segment in segments(messages, tools)]
+        # One scan for the whole sample: mostly it says that there is nothing to look for.
+        candidates = self._scanner.candidates("\n".join([view.text for view in views]))
         found: list[Found] = []
-        for segment in texts:
-            role = messages[segment.message_index]["role"]
+        for view in views:
+            role = messages[view.segment.message_index]["role"]
             if candidates:
-                found += sorted(self._spans(segment, role, candidates), key=_place)
-            if role != "system" and segment.field == CONTENT:
-                found += self._said(segment)
+                found += sorted(self._in(view, role, candidates), key=_place)
+            if role != "system" and view.segment.field == CONTENT:
+                found += self._said(view.segment)
+        if self._tools:
+            found += self._misused(messages, tools)
         return found
 
-    def _spans(self, segment: Segment, role: str, candidates: set[int]) -> Iterator[Found]:
-        text = segment.scannable()
-        for number in candidates:
+    def _in(self, view: _View, role: str, candidates: set[int]) -> Iterator[Found]:
+        segment = view.segment
+        for source, start, end in self._spans(view.text, role, candidates):
+            first, last = original_span(view.places, start, end)
+            yield Found(source, segment.message_index, segment.field, first, last, source.rule.score)
+        if self._encoded in candidates:
+            for start, end, decoded in decoded_views(view.text):
+                first, last = original_span(view.places, start, end)
+                for source, *_ in self._spans(decoded, role, self._scanner.candidates(decoded)):
+                    yield Found(source, segment.message_index, segment.field, first, last, source.rule.score)
+
+    def _spans(self, text: str, role: str, candidates: set[int]) -> Iterator[tuple[Source, int, int]]:
+        for number in candidates - {self._encoded}:
             source = self._patterned[number]
             if not source.rule.roles or role in source.rule.roles:
                 for start, end in self._scanner.spans(number, text):
-                    yield Found(source, segment.message_index, segment.field, start, end, source.rule.score)
+                    yield source, start, end
 
     def _said(self, segment: Segment) -> Iterator[Found]:
         """Yield what is wrong with a text as a whole."""
@@ -68,8 +97,20 @@ class Detectors:
         if self._scored:
             for hazard, probability in self._harm.scores(text).items():
                 source = self._scored.get(hazard)
-                if source is not None:
+                # What does not reach the threshold is no violation: it would only make equal cases differ.
+                if source is not None and probability >= source.principle.threshold:
                     yield Found(source, index, CONTENT, 0, len(text), round(probability, 2))
+
+    def _misused(self, messages: Sequence[Turn], tools: Tools) -> Iterator[Found]:
+        for name, index, field, start, end in tool_findings(messages, tools):
+            source = self._tools.get(name)
+            if source is not None:
+                yield Found(source, index, field, start, end, TOOL_RULES[name])
+
+
+def _view(segment: Segment) -> _View:
+    text, places = normalized(segment.scannable())
+    return _View(segment, text, places)
 
 
 def _pattern(rule: Rule) -> Pattern:

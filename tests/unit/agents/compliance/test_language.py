@@ -41,7 +41,6 @@ def test_another_language_is_not_covered(text: str) -> None:
         "How do I bake bread without yeast?",
         "I had a déjà vu at the café near the Rue de la Paix, and the crème brûlée was superb.",
         "We flew from Los Angeles to Rio de Janeiro and then to El Salvador.",
-        '{"locale": ["en", "de", "fr", "es"], "default": "en"}',
         "for j in range(n):\n    total += l[j] * x\nreturn total",
         "SELECT a.id, b.un FROM a JOIN b ON a.id = b.id WHERE a.la > 3",
         "name | city | age\nMüller | Zürich | 41\nDe la Cruz | San José | 30",

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from ctrainer.agents.compliance.conversation import Turn
-from ctrainer.agents.compliance.detectors.detection import Detectors
+from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.loading import default_constitution
 
 PRINCIPLES = ("privacy-", "secrets", "key-material")
 CONSTITUTION = default_constitution()
 RULES = [rule.id for one in CONSTITUTION.principles if one.id.startswith(PRINCIPLES) for rule in one.rules]
-DETECTORS = Detectors(CONSTITUTION)
+DETECTORS = Court(CONSTITUTION).detectors
 _DRAW = random.Random(20)
 
 
