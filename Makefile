@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos lint type bench package lock clean
+OPA_VERSION := v1.10.1
+
+.PHONY: help setup opa demo test chaos lint type bench package lock clean
 
 help:  ## list the verbs
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +22,9 @@ $(STAMP): requirements/installer.txt requirements/lock.txt requirements/model.tx
 	touch $@
 
 setup: $(STAMP)  ## make .venv from the locked, hashed requirements
+
+opa:  ## build an Open Policy Agent with Go, for the tests and benchmarks that ask a real one
+	GOBIN=$(CURDIR)/.opa/bin GOFLAGS=-mod=mod go install github.com/open-policy-agent/opa@$(OPA_VERSION)
 
 demo: setup  ## watch the whole thing happen on a real Apache Kafka
 	$(BIN)/ctrainer demo

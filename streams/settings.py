@@ -25,6 +25,14 @@ class SecurityProtocol(StrEnum):
     SASL_PLAINTEXT = "SASL_PLAINTEXT"
 
 
+class PolicyContract(StrEnum):
+    """What a policy engine speaks: OPA's data API, or one of the two evaluation APIs of ACGS."""
+
+    OPA = "opa"
+    ACGS = "acgs"
+    ACGS_API = "acgs-api"
+
+
 def _key(name: str) -> str:
     return name.upper() if name in {"kafka_bootstrap_servers", "redis_url"} else f"CTRAINER_{name.upper()}"
 
@@ -70,6 +78,18 @@ class Settings(BaseModel):
         default=None, pattern=r"^sha256:[0-9a-f]{64}$", description="the digest the constitution must have"
     )
     governance_hash: str = Field(default=GOVERNANCE_HASH, description="the governance hash the constitution must name")
+
+    policy_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="http(s)://host:port of a policy engine; none decides in process",
+    )
+    policy_contract: PolicyContract = Field(default=PolicyContract.OPA, description=", ".join(PolicyContract))
+    policy_deadline_ms: int = Field(
+        default=1_000, ge=10, le=60_000, description="milliseconds a policy engine may take"
+    )
+    policy_connections: int = Field(default=8, ge=1, le=256, description="most requests to a policy engine at a time")
+    policy_token_file: Folder | None = Field(default=None, description="a file with the bearer token of the engine")
 
     requesters: Folder | None = Field(default=None, description="a keyring file of who may send training commands")
     unsafe_accept_unsigned: bool = Field(default=False, description="true lets anyone who can produce start training")

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -11,7 +12,6 @@ from prometheus_client import CollectorRegistry
 
 from ctrainer.agents.commands import CommandDesk
 from ctrainer.agents.compliance.judgement import Court
-from ctrainer.agents.compliance.policy import RegorusEngine, bundle_of
 from ctrainer.agents.constitutions import ConstitutionDesk
 from ctrainer.agents.force import Force, Judges, appoint
 from ctrainer.schemas.constitution import Constitution
@@ -24,6 +24,8 @@ from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.keyring import read_keyring
 from ctrainer.streams.location import Location, locate
 from ctrainer.streams.logs import configure_logs
+from ctrainer.streams.policy.connection import EngineConnection
+from ctrainer.streams.policy.engines import connect, engine_of
 from ctrainer.streams.roles import Role
 from ctrainer.streams.settings import Settings
 from ctrainer.streams.source_metrics import StreamMetrics
@@ -62,8 +64,10 @@ async def serve(settings: Settings, roles: frozenset[Role], *, probe: Probe | No
     registry = CollectorRegistry()
     async with AsyncExitStack() as stack:
         cache = await _verdict_cache(settings, location, stack)
-        parts = await _parts(settings, location, constitution, cache)
-        watch = ConstitutionWatch(desk=parts.constitutions, force=parts.force, appoint=partial(_appoint, cache=cache))
+        connection = await _policy_connection(settings, stack)
+        appoint_judges = partial(_appoint, settings=settings, connection=connection, cache=cache)
+        parts = await _parts(settings, location, constitution, appoint_judges)
+        watch = ConstitutionWatch(desk=parts.constitutions, force=parts.force, appoint=appoint_judges)
         app = create_application(settings.application)
         metrics = StreamMetrics.register(registry)
         sources = [
@@ -136,10 +140,10 @@ def _subscription(settings: Settings, location: Location, plan: StagePlan) -> Su
 
 
 async def _parts(
-    settings: Settings, location: Location, constitution: Constitution, cache: RedisVerdictCache | None
+    settings: Settings, location: Location, constitution: Constitution, appoint_judges: Callable[[Constitution], Judges]
 ) -> Parts:
     topics = TopicReader(bootstrap_servers=location.bootstrap_servers, security=client_security(settings))
-    force = Force(_appoint(constitution, cache=cache))
+    force = Force(appoint_judges(constitution))
     desk = CommandDesk(
         requesters=read_keyring(settings.requesters) if settings.requesters else {},
         in_force=force.reference,
@@ -150,7 +154,7 @@ async def _parts(
     )
     latest = await latest_constitution(topics.read_topic(CONSTITUTION_UPDATES), constitutions, constitution)
     if latest is not constitution:
-        force.enact(_appoint(latest, cache=cache))
+        force.enact(appoint_judges(latest))
     return Parts(
         force=force,
         topics=topics,
@@ -160,8 +164,21 @@ async def _parts(
     )
 
 
-def _appoint(constitution: Constitution, *, cache: RedisVerdictCache | None) -> Judges:
-    return appoint(Court(constitution), RegorusEngine(bundle_of(constitution)), cache=cache)
+def _appoint(
+    constitution: Constitution,
+    *,
+    settings: Settings,
+    connection: EngineConnection | None,
+    cache: RedisVerdictCache | None,
+) -> Judges:
+    return appoint(Court(constitution), engine_of(constitution, settings, connection), cache=cache)
+
+
+async def _policy_connection(settings: Settings, stack: AsyncExitStack) -> EngineConnection | None:
+    connection = connect(settings)
+    if connection is not None:
+        stack.push_async_callback(connection.close)
+    return connection
 
 
 async def _verdict_cache(settings: Settings, location: Location, stack: AsyncExitStack) -> RedisVerdictCache | None:

@@ -14,6 +14,15 @@ decision := {
 	input.constitution == data.constitution.digest
 }
 
+# Many samples in one call. A sample without a decision is left out: whoever asked sees which one by the numbers.
+batch := {
+	"revision": data.revision,
+	"decisions": [{"sample": number, "decision": made} |
+		some number, sample in input.samples
+		made := decision with input as sample
+	],
+}
+
 enforced contains finding if {
 	some finding in input.findings
 	data.principles[finding.principle].mode == "enforce"

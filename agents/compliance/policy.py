@@ -83,7 +83,7 @@ class PolicyEngine(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyBundle:
-    """Rego text and the data it reads. The revision is the digest of both."""
+    """Rego text and the data it reads. The revision is the digest of both, and stands in the data as `revision`."""
 
     rego: str
     data: Mapping[str, Any]
@@ -92,6 +92,10 @@ class PolicyBundle:
     def revision(self) -> str:
         """The digest of the policy and its data."""
         return content_digest(canonical_bytes({"rego": self.rego, "data": self.data}))
+
+    def documents(self) -> dict[str, Any]:
+        """Return what an engine is given as data."""
+        return {**self.data, "revision": self.revision}
 
 
 def bundle_of(constitution: Constitution) -> PolicyBundle:
@@ -119,7 +123,7 @@ class RegorusEngine:
         self.revision = bundle.revision
         self._engine = hobofan_regorus.Engine()
         self._engine.add_policy("decision.rego", bundle.rego)
-        self._engine.add_data_json(canonical_bytes(bundle.data).decode())
+        self._engine.add_data_json(canonical_bytes(bundle.documents()).decode())
 
     async def evaluate(self, inputs: Sequence[PolicyInput]) -> list[Decision]:
         """Return one decision for each input, in order.

@@ -1,0 +1,52 @@
+"""The policy engine that the settings name."""
+
+from collections.abc import Callable
+
+from ctrainer.agents.compliance.policy import PolicyEngine, RegorusEngine, bundle_of
+from ctrainer.schemas.constitution import Constitution
+from ctrainer.streams.policy.acgs import AcgsEngine, as_called, as_served
+from ctrainer.streams.policy.connection import EngineConnection
+from ctrainer.streams.policy.layers import LayeredEngine
+from ctrainer.streams.policy.opa import OpaEngine
+from ctrainer.streams.settings import PolicyContract, Settings, SettingsError
+
+MakeEngine = Callable[[Constitution], PolicyEngine]
+
+
+def connect(settings: Settings) -> EngineConnection | None:
+    """Return connections to the engine that the settings name, not opened yet; None where none is named."""
+    if settings.policy_url is None:
+        return None
+    return EngineConnection(
+        settings.policy_url,
+        deadline_seconds=settings.policy_deadline_ms / 1000,
+        connections=settings.policy_connections,
+        token=_token(settings),
+    )
+
+
+def engine_of(constitution: Constitution, settings: Settings, connection: EngineConnection | None) -> PolicyEngine:
+    """Return what decides under a constitution: the engine behind `connection`, with the one in process behind it."""
+    bundle = bundle_of(constitution)
+    local = RegorusEngine(bundle)
+    if connection is None:
+        return local
+    if settings.policy_contract is PolicyContract.OPA:
+        return LayeredEngine(OpaEngine(connection, revision=bundle.revision), local)
+    is_served = settings.policy_contract is PolicyContract.ACGS
+    return AcgsEngine(
+        connection,
+        path="/v1/evaluate" if is_served else "/api/v1/evaluate",
+        question=as_served if is_served else as_called,
+        governance_hash=settings.governance_hash,
+        local=local,
+    )
+
+
+def _token(settings: Settings) -> str | None:
+    if settings.policy_token_file is None:
+        return None
+    try:
+        return settings.policy_token_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"CTRAINER_POLICY_TOKEN_FILE: {settings.policy_token_file}: {error}") from error

@@ -1,0 +1,67 @@
+"""An Open Policy Agent as policy engine: `POST /v1/data/<path>`, many samples in one call.
+
+Source: the REST API of OPA. A status of 200 without `result` means that the path is undefined: never a permission.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from ctrainer.agents.compliance.policy import (
+    Decision,
+    PolicyError,
+    PolicyInput,
+    PolicyResult,
+    PolicyUnavailableError,
+)
+from ctrainer.streams.policy.connection import EngineConnection
+
+PATH = "/v1/data/ctrainer/screening/batch"
+SAMPLES_AT_ONCE = 64
+
+
+class OpaEngine:
+    """Decides by the policy that an OPA holds, as long as that is the policy of this revision."""
+
+    name = "opa"
+
+    def __init__(self, connection: EngineConnection, *, revision: str) -> None:
+        self.revision = revision
+        self._connection = connection
+
+    async def evaluate(self, inputs: Sequence[PolicyInput]) -> list[Decision]:
+        """Return one decision for each input, in order.
+
+        Raises:
+            PolicyUnavailableError: OPA does not answer, or holds another policy or constitution.
+            PolicyError: an input has no decision.
+        """
+        parts = [inputs[start : start + SAMPLES_AT_ONCE] for start in range(0, len(inputs), SAMPLES_AT_ONCE)]
+        answers = await asyncio.gather(*map(self._part, parts))
+        return [decision for answer in answers for decision in answer]
+
+    async def _part(self, inputs: Sequence[PolicyInput]) -> list[Decision]:
+        answer = await self._connection.ask(PATH, {"input": {"samples": list(inputs)}})
+        result = answer.get("result") if isinstance(answer, dict) else None
+        if not isinstance(result, dict) or result.get("revision") != self.revision:
+            raise PolicyUnavailableError("policy engine: it holds no policy of this revision")
+        return [self._decision(made) for made in _in_order(result.get("decisions"), len(inputs))]
+
+    def _decision(self, made: object) -> Decision:
+        result = PolicyResult.from_policy(orjson.dumps(made))
+        return Decision(result=result, decided_by=self.name, policy_revision=self.revision)
+
+
+def _in_order(decisions: object, count: int) -> list[Mapping[str, Any]]:
+    """Return the decisions by the numbers of their samples.
+
+    Raises:
+        PolicyError: a sample has none, or more than one.
+    """
+    entries = decisions if isinstance(decisions, list) else []
+    numbers = [entry.get("sample") if isinstance(entry, dict) else None for entry in entries]
+    if numbers != list(range(count)):
+        raise PolicyError(f"policy decision: got {len(numbers)} of them, expected one for each of {count} samples")
+    return [entry["decision"] for entry in entries]
