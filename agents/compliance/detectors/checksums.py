@@ -13,6 +13,12 @@ _ISSUERS = re.compile(
 )
 """Visa, Mastercard, American Express, Diners, Discover with UnionPay and RuPay, JCB, each with its lengths."""
 
+_IBAN_COUNTRIES = re.compile(
+    "A[DELTZ]|B[AEGHIRY]|C[HRYZ]|D[EJKO]|E[EGS]|F[IOR]|G[BEILRT]|H[RU]|I[ELQST]|JO|K[WZ]|L[BCITUVY]|M[CDEKNRTU]|N[ILO]|OM"
+    "|P[KLST]|QA|R[OSU]|S[ACDEIKMOTV]|T[LNR]|UA|V[AG]|XK|YE",
+    re.IGNORECASE,
+)
+
 
 def digits_of(text: str) -> list[int]:
     """Return the decimal digits of a text.
@@ -63,6 +69,15 @@ def mod97(text: str) -> bool:
     return int(digits) % 97 == 1
 
 
+def account_number(text: str) -> bool:
+    """Return whether a text is an IBAN of a country that issues them, with the right remainder.
+
+    >>> account_number("GB82WEST12345698765432"), account_number("XX00123456789")
+    (True, False)
+    """
+    return _IBAN_COUNTRIES.match(text) is not None and mod97(text)
+
+
 def routing_number(text: str) -> bool:
     """Return whether nine digits are a routing number of a US bank (ABA check digit).
 
@@ -87,11 +102,12 @@ def social_security_number(text: str) -> bool:
 def internet_address(text: str) -> bool:
     """Return whether a text is an IP address of either version that names one host.
 
-    >>> internet_address("192.168.2.11"), internet_address("1.2.3.400"), internet_address("2001:db8::1")
-    (True, False, True)
+    >>> internet_address("192.168.2.11"), internet_address("1.2.3.400"), internet_address("0.10.1.1")
+    (True, False, False)
     """
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         return False
-    return not (address.is_unspecified or address.is_loopback or address.is_multicast)
+    nobody = address.is_unspecified or address.is_loopback or address.is_multicast
+    return not nobody and not text.startswith("0.")

@@ -10,9 +10,10 @@ TRUNK_REGIONS = (
     "UA", "RO", "IL", "EG", "CN", "TW", "TH", "PH", "MY", "ID", "AR",
 )  # fmt: skip
 """Regions whose national notation begins with 0, those with more calls on English text first."""
-_DATE = re.compile(r"(?:1[5-9]|20)\d{2}[-./ ]\d{1,2}[-./ ]\d{1,2}|\d{1,2}[-./ ]\d{1,2}[-./ ](?:1[5-9]|20)\d{2}")
+_YEAR = r"(?:1[5-9]|20)\d{2}"
+_DATE = re.compile(rf"(?:{_YEAR}[-./ ]\d{{1,2}}[-./ ]\d{{1,2}}|\d{{1,2}}[-./ ]\d{{1,2}}[-./ ]{_YEAR})(?: \d{{1,4}})?")
 _ADDRESS = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
-_YEARS = re.compile(r"(?:1[5-9]|20)\d{2} ?[-/] ?(?:1[5-9]|20)\d{2}")
+_YEARS = re.compile(r"(?:1[5-9]|20)\d{2} ?[-/] ?(?:1[5-9]|20)\d{2}(?: \d{1,4})?")
 _ROUND = re.compile(r"\d{1,3}(?:[ .]\d{3})*[ .]000")
 _SOCIAL_SECURITY = re.compile(r"\d{3}[- ]\d{2}[- ]\d{4}")
 _SEPARATOR = re.compile(r"[-+(). /]")

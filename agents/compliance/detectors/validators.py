@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from ctrainer.agents.compliance.detectors import national_numbers as national
 from ctrainer.agents.compliance.detectors.checksums import (
+    account_number,
     internet_address,
     luhn,
     mod97,
@@ -29,6 +30,7 @@ VALIDATORS: Mapping[str, Callable[[str], bool]] = MappingProxyType(
         "digits": named_telephone,
         "dni": national.spanish_identity,
         "entropy": random_looking,
+        "iban": account_number,
         "ip-address": internet_address,
         "luhn": luhn,
         "mod97": mod97,
