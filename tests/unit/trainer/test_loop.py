@@ -13,7 +13,8 @@ from ctrainer.trainer.adapter import add_adapter
 from ctrainer.trainer.checkpoint import Checkpoint, Checkpoints
 from ctrainer.trainer.errors import NotTrainingError
 from ctrainer.trainer.ledger import Granted, Refused
-from ctrainer.trainer.loop import TrainingEnd, TrainingOutcome, _even_parts, train
+from ctrainer.trainer.computation import even_parts
+from ctrainer.trainer.loop import TrainingEnd, TrainingOutcome, train
 from ctrainer.trainer.models import load_model
 from ctrainer.trainer.plan import PrivacyPlan
 from ctrainer.trainer.randomness import Randomness
@@ -178,8 +179,8 @@ def test_the_key_of_a_secure_stream_is_never_saved(session: Session) -> None:
 
 
 @given(count=st.integers(0, 50), most=st.integers(1, 9))
-def test_a_batch_is_split_into_the_fewest_even_parts(count: int, most: int) -> None:
-    parts = _even_parts(range(count), most)
+def test_a_batch_is_split_into_the_fewesteven_parts(count: int, most: int) -> None:
+    parts = even_parts(range(count), most)
     sizes = [len(part) for part in parts]
     assert [member for part in parts for member in part] == list(range(count))
     assert len(parts) == -(-count // most)
