@@ -88,6 +88,8 @@ def _faults(layer: LoraLayer, uses: Counter[int]) -> Iterator[str]:
         yield "a factor is frozen; expected both to train"
     if any(uses[id(weight)] > 1 for weight in (layer.inner, layer.outer, module.base_layer.weight)):
         yield "its weight is tied to another layer's, which is not covered"
+    if "forward" in vars(module):
+        yield "per-sample gradients are attached already"
     if any(_hooked(part) for part in (module.base_layer, module.lora_A[adapter], module.lora_B[adapter])):
         yield "a hook or a replaced forward on its parts would be passed over"
 

@@ -11,9 +11,9 @@ from ctrainer.schemas.training import LoraSettings
 from ctrainer.trainer.accounting import NOTHING
 from ctrainer.trainer.adapter import add_adapter
 from ctrainer.trainer.checkpoint import Checkpoint, Checkpoints
+from ctrainer.trainer.computation import even_parts
 from ctrainer.trainer.errors import NotTrainingError
 from ctrainer.trainer.ledger import Granted, Refused
-from ctrainer.trainer.computation import even_parts
 from ctrainer.trainer.loop import TrainingEnd, TrainingOutcome, train
 from ctrainer.trainer.models import load_model
 from ctrainer.trainer.plan import PrivacyPlan
