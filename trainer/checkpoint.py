@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctrainer.trainer.durability import sync, write_durably
 from ctrainer.trainer.errors import CheckpointNotSavedError, CorruptCheckpointError
 
 _MANIFEST = "manifest.json"
@@ -55,15 +56,28 @@ class Checkpoints:
             if place.exists():
                 place.rename(partial.with_name(f"{partial.name}-replaced"))
             partial.rename(place)
-            _sync_folder(self.folder)
+            sync(self.folder)
         except OSError as error:
             self._drop_partial()
-            raise CheckpointNotSavedError(
-                f"checkpoint {place.name}: got {error.strerror or type(error).__name__}, expected room in"
-                f" {self.folder}; make room and restart: training goes on from the checkpoint before"
-            ) from error
+            raise self._not_saved(f"checkpoint {place.name}", error) from error
         self._drop_old()
         return place
+
+    def ensure_room(self, size: int) -> None:
+        """Make sure that a checkpoint of `size` bytes fits, before anything is spent on what it would hold.
+
+        Raises:
+            CheckpointNotSavedError: it does not.
+        """
+        room = self.folder / f"{_PARTIAL}room"
+        try:
+            room.mkdir(parents=True, exist_ok=True)
+            with (room / "size").open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise self._not_saved("the next checkpoint", error) from error
+        finally:
+            self._drop_partial()
 
     def steps(self) -> tuple[int, ...]:
         """Return the steps of all checkpoints, oldest first."""
@@ -102,13 +116,19 @@ class Checkpoints:
     def _place(self, step: int) -> Path:
         return self.folder / f"{_PREFIX}{step:09d}"
 
+    def _not_saved(self, what: str, error: OSError) -> CheckpointNotSavedError:
+        return CheckpointNotSavedError(
+            f"{what}: got {error.strerror or type(error).__name__}, expected room in {self.folder};"
+            " make room and restart: training goes on from the checkpoint before"
+        )
+
     def _written(self, files: Mapping[str, bytes]) -> Path:
         """Write the files and their manifest into a folder that is no checkpoint yet."""
         partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=self.folder))
         manifest = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         for name, content in {**files, _MANIFEST: json.dumps(manifest, sort_keys=True).encode()}.items():
-            _write_durably(partial / name, content)
-        _sync_folder(partial)
+            write_durably(partial / name, content)
+        sync(partial)
         return partial
 
     def _drop_old(self) -> None:
@@ -133,18 +153,3 @@ def _manifest(content: object) -> dict[str, str]:
 
 def _is_entry(name: object, digest: object) -> bool:
     return isinstance(name, str) and isinstance(digest, str) and name not in {"", "."} and Path(name).name == name
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

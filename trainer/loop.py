@@ -72,7 +72,8 @@ def train(
         NotTrainingError: the first steps with records did not move the adapter by signal and noise.
         OutOfMemoryError: not even one record at a time fits into memory.
         CorruptCheckpointError: `start` is not a checkpoint of this adapter.
-        CheckpointNotSavedError: the disk is full, for example; the checkpoint before is as it was.
+        CheckpointNotSavedError: the disk is full, for example; the checkpoint before is as it was. A disk that is full
+            before a block is found out before the block is reserved.
     """
     with per_sample_gradients(model) as gradients:
         step = PrivateStep(
@@ -131,6 +132,7 @@ class _Session:
             block = min(block_steps, steps - done)
             if should_stop():
                 return self._outcome(TrainingEnd.STOPPED, done)
+            checkpoints.ensure_room(self.progress.saved_bytes)
             answer = reserve(done, block)
             if isinstance(answer, Refused | BudgetRefused):
                 return self._outcome(TrainingEnd.HALTED, done, reason=answer.reason, message=answer.message)

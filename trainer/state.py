@@ -16,6 +16,7 @@ from ctrainer.trainer.randomness import Randomness
 _TENSORS = "tensors.safetensors"
 _POSITION = "position.json"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_HEADER_BYTES = 2_048  # of each weight, and of the manifest and position
 
 
 class _Position(BaseModel):
@@ -34,6 +35,12 @@ class Progress:
     weights: Mapping[str, nn.Parameter]
     optimizer: torch.optim.AdamW
     randomness: Randomness
+
+    @property
+    def saved_bytes(self) -> int:
+        """At least the bytes of a checkpoint."""
+        numbers = sum(weight.numel() * weight.element_size() for weight in self.weights.values())
+        return (1 + len(_MOMENTS)) * numbers + _HEADER_BYTES * (1 + len(self.weights))
 
     def saved(self, step: int) -> dict[str, bytes]:
         """Return the files of a checkpoint at `step`. The key of a secure random stream is never among them."""

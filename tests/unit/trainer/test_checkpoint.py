@@ -93,6 +93,14 @@ def test_a_full_disk_is_named_and_what_was_saved_stays_valid(checkpoints: Checkp
     assert checkpoints.steps()[-1] == step
 
 
+def test_room_for_a_checkpoint_is_known_before_it_is_needed(checkpoints: Checkpoints) -> None:
+    checkpoints.save(8, FILES)
+    checkpoints.ensure_room(10_000)
+    with largest_file(100), pytest.raises(CheckpointNotSavedError, match="the next checkpoint: got File too large"):
+        checkpoints.ensure_room(10_000)
+    assert [path.name for path in checkpoints.folder.iterdir()] == ["step-000000008"]
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(CheckpointNotSavedError, match="Not a directory"):

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from ctrainer.trainer.accounting import NOTHING
 from ctrainer.trainer.adapter import add_adapter
 from ctrainer.trainer.checkpoint import Checkpoint, Checkpoints
 from ctrainer.trainer.computation import Computation, even_parts
-from ctrainer.trainer.errors import NotTrainingError
+from ctrainer.trainer.errors import CheckpointNotSavedError, NotTrainingError
 from ctrainer.trainer.ledger import Granted, Refused
 from ctrainer.trainer.loop import TrainingEnd, TrainingOutcome, train
 from ctrainer.trainer.models import load_model
@@ -224,6 +224,31 @@ def test_a_killed_run_that_is_resumed_equals_one_that_was_not(
     assert all(torch.equal(a, b) for a, b in zip(whole.weights(), resumed.weights(), strict=True))
     granted = killed.ledger.asked + resumed.ledger.asked
     assert {step for first, steps in granted for step in range(first, first + steps)} == set(range(12))
+
+
+class FullDisk:
+    """Checkpoints that find the disk full from their second block on."""
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+        self.asked: list[int] = []
+
+    def ensure_room(self, size: int) -> None:
+        self.asked.append(size)
+        if len(self.asked) > 1:
+            raise CheckpointNotSavedError("the next checkpoint: made up")
+
+    def save(self, step: int, files: Mapping[str, bytes]) -> Path:
+        return self.checkpoints.save(step, files)
+
+
+def test_a_full_disk_is_found_out_before_the_budget_is_asked(session: Session) -> None:
+    checkpoints = session.checkpoints
+    session.checkpoints = FullDisk(checkpoints)  # type: ignore[assignment]
+    with pytest.raises(CheckpointNotSavedError):
+        session.run(plan_of())
+    assert session.ledger.asked == [(0, 4)]
+    assert checkpoints.steps() == (4,)
 
 
 def test_empty_batches_still_get_noise_and_still_count(session: Session) -> None:

@@ -48,6 +48,10 @@ def test_a_restored_session_goes_on_exactly(files: dict[str, bytes]) -> None:
     assert whole.randomness.position == resumed.randomness.position
 
 
+def test_the_size_of_a_checkpoint_is_known_before_it_is_made(files: dict[str, bytes]) -> None:
+    assert progress().saved_bytes >= sum(len(content) for content in files.values())
+
+
 def harmed(files: Mapping[str, bytes], **changes: Any) -> dict[str, bytes]:
     position = {**json.loads(files["position.json"]), **changes}
     return {**files, "position.json": json.dumps(position).encode()}
