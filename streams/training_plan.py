@@ -8,6 +8,7 @@ from ctrainer.schemas.training import TrainingAssignment
 
 TAKEN_OVER = 75
 UNREACHABLE = 69
+NO_ROOM = 74
 """How the process of a session ends when nothing is wrong with the session: see `training_session`."""
 
 _FIRST_PAUSE_SECONDS = 1.0
@@ -44,8 +45,8 @@ def next_moves(ours: Mapping[str, Session], *, running: frozenset[str], places: 
 class Attempts:
     """How often the process of each session ended badly without getting any further.
 
-    Crashes are counted against `most`. A process that found its session taken, or Kafka out of reach, is no crash: it
-    is only tried again after a longer pause.
+    Crashes are counted against `most`. A process that found its session taken, Kafka out of reach, or no room for
+    a checkpoint, is no crash: it is only tried again after a longer pause.
     """
 
     most: int = 5
@@ -58,7 +59,7 @@ class Attempts:
         """Note that a process ended; status 0 is an orderly end."""
         if status != 0:
             self._setbacks[session_id] = self._setbacks.get(session_id, 0) + 1
-        if status not in {0, TAKEN_OVER, UNREACHABLE}:
+        if status not in {0, TAKEN_OVER, UNREACHABLE, NO_ROOM}:
             self._crashes[session_id] = self._crashes.get(session_id, 0) + 1
 
     def exhausted(self, session_id: str, step: int) -> bool:

@@ -2,17 +2,15 @@
 
 The first line on standard input is the assignment; the end of standard input means that the trainer is gone.
 Exit codes: 0 the session has ended, or was asked to stop and can go on later; 75 another process has it; 69 Kafka is
-out of reach; anything else is a crash.
+out of reach; 74 there is no room for a checkpoint; anything else is a crash.
 """
 
 import fcntl
 import importlib.metadata
 import logging
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,10 +40,11 @@ from ctrainer.streams.loop_thread import LoopThread
 from ctrainer.streams.session_channel import SessionChannel, SessionFencedError, SessionStoppedError
 from ctrainer.streams.settings import Settings
 from ctrainer.streams.topic_reader import TopicReader
-from ctrainer.streams.training_plan import TAKEN_OVER, UNREACHABLE
-from ctrainer.trainer.adapter import add_adapter, save_adapter
+from ctrainer.streams.training_plan import NO_ROOM, TAKEN_OVER, UNREACHABLE
+from ctrainer.trainer.adapter import add_adapter
+from ctrainer.trainer.adapter_store import store_adapter
 from ctrainer.trainer.checkpoint import Checkpoints
-from ctrainer.trainer.errors import DatasetChangedError, NothingToLearnError
+from ctrainer.trainer.errors import CheckpointNotSavedError, DatasetChangedError, NothingToLearnError
 from ctrainer.trainer.evaluation import Perplexity, held_out_perplexity
 from ctrainer.trainer.loop import TrainingEnd, TrainingOutcome, train
 from ctrainer.trainer.models import LanguageModel, load_model
@@ -75,9 +74,15 @@ class SessionProcess:
     stop: Event
 
     def run(self) -> None:
-        """Train, evaluate and publish; a mistake that no restart can mend ends the session as failed."""
+        """Train, evaluate and publish; a mistake that no restart can mend ends the session as failed.
+
+        Raises:
+            CheckpointNotSavedError: there is no room for a checkpoint; the session goes on when there is.
+        """
         try:
             self._run()
+        except CheckpointNotSavedError:
+            raise
         except ConstitutionalTrainerError as error:
             reason = getattr(error, "reason", "training-failed")
             self.loop.run(self.channel.advanced(SessionState.FAILED, self._step(), reason=reason, message=str(error)))
@@ -134,13 +139,8 @@ class SessionProcess:
     ) -> AdapterPublished:
         """Save the adapter atomically, with its evaluation beside it, and return its registry entry."""
         adapter_id = event_id(f"sessions/{self.assignment.session_id}", "adapter")
-        folder = self.settings.state_folder / "adapters" / adapter_id
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
-        digest = save_adapter(model, partial)
-        evaluation_file(folder).write_bytes(orjson.dumps(evaluation_of(perplexity)))
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        stored = store_adapter(model, self.settings.state_folder / "adapters" / adapter_id)
+        evaluation_file(stored.folder).write_bytes(orjson.dumps(evaluation_of(perplexity)))
         spent = self.channel.spent
         if spent is None:
             raise NothingToLearnError("the session completed without any grant in the privacy ledger")
@@ -148,8 +148,8 @@ class SessionProcess:
             adapter_id=adapter_id,
             session_id=self.assignment.session_id,
             tenant=self.assignment.tenant,
-            path=str(folder),
-            digest=digest,
+            path=str(stored.folder),
+            digest=stored.digest,
             base_model=self.assignment.request.base_model,
             dataset_id=manifest.dataset_id,
             membership_digest=manifest.membership_digest,
@@ -300,6 +300,9 @@ def main() -> int:
         except SessionFencedError:
             _LOG.warning("session %s was taken over by another process", assignment.session_id)
             return TAKEN_OVER
+        except CheckpointNotSavedError as error:
+            _LOG.warning("session %s: %s", assignment.session_id, error)
+            return NO_ROOM
         except KafkaError as error:
             _LOG.warning("session %s: Kafka is out of reach: %s", assignment.session_id, type(error).__name__)
             return UNREACHABLE

@@ -28,9 +28,21 @@ class NotTrainingError(TrainingError):
 
 
 class CorruptCheckpointError(TrainingError):
-    """A checkpoint's files differ from its manifest."""
+    """A checkpoint's files differ from its manifest, or are those of another adapter."""
 
     reason = "corrupt-checkpoint"
+
+
+class CheckpointNotSavedError(TrainingError):
+    """A checkpoint could not be written. The older ones are as they were."""
+
+    reason = "checkpoint-not-saved"
+
+
+class OutOfMemoryError(TrainingError):
+    """Not even one record at a time fits into the memory of the device."""
+
+    reason = "out-of-memory"
 
 
 class DatasetChangedError(TrainingError):

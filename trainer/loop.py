@@ -1,27 +1,23 @@
-"""Private training: Poisson batches, per-sample clipping, Gaussian noise, AdamW, epsilon reserved before it is spent.
-
-DP-SGD as in Abadi et al. 2016 (arXiv 1607.00133), for LoRA weights only.
-"""
+"""Private training: Poisson batches, clipping, Gaussian noise, AdamW, and epsilon reserved before it is spent."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ctrainer.schemas.privacy import BudgetGranted, BudgetRefused
 from ctrainer.trainer.checkpoint import Checkpoint, Checkpoints
-from ctrainer.trainer.errors import NotTrainingError
+from ctrainer.trainer.computation import Computation
 from ctrainer.trainer.ledger import Granted, Refused
-from ctrainer.trainer.loss import sample_losses
-from ctrainer.trainer.per_sample import PerSampleGradients
+from ctrainer.trainer.live_proof import LiveProof
+from ctrainer.trainer.per_sample import PerSampleGradients, per_sample_gradients
 from ctrainer.trainer.plan import PrivacyPlan
+from ctrainer.trainer.private_step import PrivateStep
 from ctrainer.trainer.randomness import Randomness
 from ctrainer.trainer.state import Progress
-from ctrainer.trainer.tokenization import EncodedExample, collate
+from ctrainer.trainer.tokenization import EncodedExample
 
 Reserve = Callable[[int, int], Granted | Refused | BudgetGranted | BudgetRefused]
 """Ask the ledger for a block: `(first_step, steps)`. It must not return a grant before the charge is durable."""
@@ -37,12 +33,17 @@ class TrainingEnd(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOutcome:
-    """How training ended, after how many steps; `reason` and `message` say why the budget refused."""
+    """How training ended, after how many steps; `reason` and `message` say why the budget refused.
+
+    `not_finite` counts how often a sample's gradient was not finite, and so counted as zero, since this process began.
+    It is computed from private data without noise: for the operator only, never to be published.
+    """
 
     end: TrainingEnd
     step: int
     reason: str | None = None
     message: str | None = None
+    not_finite: int = 0
 
 
 def train(
@@ -59,7 +60,7 @@ def train(
     checkpoints: Checkpoints,
     start: Checkpoint | None = None,
     block_steps: int = 8,
-    micro_batch: int = 6,
+    computation: Computation | None = None,
 ) -> TrainingOutcome:
     """Train the adapter of `model` in place until the plan is done, the ledger refuses, or a stop is asked for.
 
@@ -68,123 +69,108 @@ def train(
 
     Raises:
         UnsupportedAdapterError: a trainable weight has no per-sample gradients.
-        NotTrainingError: the first step with records did not move the adapter by signal and noise.
+        NotTrainingError: the first steps with records did not move the adapter by signal and noise.
+        OutOfMemoryError: not even one record at a time fits into memory.
+        CorruptCheckpointError: `start` is not a checkpoint of this adapter.
+        CheckpointNotSavedError: the disk is full, for example; the checkpoint before is as it was. A disk that is full
+            before a block is found out before the block is reserved.
     """
-    session = _Session(
-        model=model,
-        examples=examples,
-        pad_token_id=pad_token_id,
-        plan=plan,
-        micro_batch=micro_batch,
-        gradients=PerSampleGradients.attach(model),
-        randomness=randomness,
-        learning_rate=learning_rate,
-    )
-    step = session.restore(start)
-    while step < plan.steps:
-        block = min(block_steps, plan.steps - step)
-        if should_stop():
-            return TrainingOutcome(end=TrainingEnd.STOPPED, step=step)
-        answer = reserve(step, block)
-        if isinstance(answer, Refused | BudgetRefused):
-            return TrainingOutcome(end=TrainingEnd.HALTED, step=step, reason=answer.reason, message=answer.message)
-        step = session.run_block(step, step + block, should_stop)
-        checkpoints.save(step, session.progress.saved(step))
-        on_block(step)
-    return TrainingOutcome(end=TrainingEnd.COMPLETED, step=step)
+    with per_sample_gradients(model) as gradients:
+        step = PrivateStep(
+            model=model,
+            gradients=gradients,
+            plan=plan,
+            randomness=randomness,
+            computation=computation or Computation.on(model.device),
+            pad_token_id=pad_token_id,
+        )
+        session = _Session(
+            examples=examples,
+            step=step,
+            progress=_progress(gradients, learning_rate, randomness),
+            proof=LiveProof(factors=gradients.factors),
+        )
+        return session.run(
+            reserve=reserve,
+            on_block=on_block,
+            should_stop=should_stop,
+            checkpoints=checkpoints,
+            start=start,
+            block_steps=block_steps,
+        )
 
 
+def _progress(gradients: PerSampleGradients, learning_rate: float, randomness: Randomness) -> Progress:
+    weights = {factor.name: factor.weight for factor in gradients.factors}
+    optimizer = torch.optim.AdamW(weights.values(), lr=learning_rate, weight_decay=0.0, fused=True)
+    return Progress(weights=weights, optimizer=optimizer, randomness=randomness)
+
+
+@dataclass(slots=True, kw_only=True)
 class _Session:
     """The moving parts of one call of `train`."""
 
-    def __init__(
+    examples: Sequence[EncodedExample]
+    step: PrivateStep
+    progress: Progress
+    proof: LiveProof
+    not_finite: int = field(default=0, init=False)
+
+    def run(
         self,
         *,
-        model: Any,
-        examples: Sequence[EncodedExample],
-        pad_token_id: int,
-        plan: PrivacyPlan,
-        micro_batch: int,
-        gradients: PerSampleGradients,
-        randomness: Randomness,
-        learning_rate: float,
-    ) -> None:
-        self.model = model
-        self.examples = examples
-        self.pad_token_id = pad_token_id
-        self.plan = plan
-        self.micro_batch = micro_batch
-        self.gradients = gradients
-        self.randomness = randomness
-        self.proven = False
-        weights = {parameter.name: parameter.weight for parameter in gradients.parameters}
-        optimizer = torch.optim.AdamW(weights.values(), lr=learning_rate, weight_decay=0.0)
-        self.progress = Progress(weights=weights, optimizer=optimizer, randomness=randomness)
+        reserve: Reserve,
+        on_block: Callable[[int], None],
+        should_stop: Callable[[], bool],
+        checkpoints: Checkpoints,
+        start: Checkpoint | None,
+        block_steps: int,
+    ) -> TrainingOutcome:
+        """Reserve, run and save block after block."""
+        done, steps = self._restore(start), self.step.plan.steps
+        while done < steps:
+            block = min(block_steps, steps - done)
+            if should_stop():
+                return self._outcome(TrainingEnd.STOPPED, done)
+            checkpoints.ensure_room(self.progress.saved_bytes)
+            answer = reserve(done, block)
+            if isinstance(answer, Refused | BudgetRefused):
+                return self._outcome(TrainingEnd.HALTED, done, reason=answer.reason, message=answer.message)
+            done = self._run_block(done, done + block, should_stop)
+            checkpoints.save(done, self.progress.saved(done))
+            on_block(done)
+        self.proof.at_end()
+        return self._outcome(TrainingEnd.COMPLETED, done)
 
-    def restore(self, start: Checkpoint | None) -> int:
+    def _restore(self, start: Checkpoint | None) -> int:
         """Go back to a checkpoint, if there is one, and return the number of steps done."""
         if start is None:
             return 0
         self.progress.restore(start)
         return start.step
 
-    def run_block(self, first: int, end: int, should_stop: Callable[[], bool]) -> int:
+    def _run_block(self, first: int, end: int, should_stop: Callable[[], bool]) -> int:
         """Run the granted steps `[first, end)`, or fewer when asked to stop; return the number of steps done."""
         for step in range(first, end):
             if step > first and should_stop():
                 return step
-            self._step()
+            self._run_step()
         return end
 
-    def _step(self) -> None:
-        members = self.randomness.poisson_sample(len(self.examples), self.plan.sampling_rate)
-        signal = self._clipped_sum(members)
-        noise = self._noise()
-        for weight, total, draw in zip(self.progress.weights.values(), signal, noise, strict=True):
-            # The expected batch size, never the realised one: that is private.
-            weight.grad = (total + draw).div_(self.plan.expected_batch_size)
-        before = {name: weight.detach().clone() for name, weight in self._outer().items()} if not self.proven else {}
+    def _run_step(self) -> None:
+        step = self.step
+        members = step.randomness.poisson_sample(len(self.examples), step.plan.sampling_rate)
+        signal = step.signal([self.examples[index] for index in members])
+        noise = step.noise()
+        step.set_gradient(signal.totals, noise)
+        before = self.proof.before()
         self.progress.optimizer.step()
         self.progress.optimizer.zero_grad(set_to_none=True)
-        if members and not self.proven:
-            self._prove(before, signal, noise)
+        self.not_finite += signal.not_finite
+        if members:
+            self.proof.check(before, signal=signal.totals, noise=noise)
 
-    def _clipped_sum(self, members: Sequence[int]) -> list[Tensor]:
-        """Return the sum over the members of their clipped gradients: zeros, and no forward pass, for no members."""
-        sums = [torch.zeros_like(weight, dtype=torch.float32) for weight in self.progress.weights.values()]
-        by_length = sorted(members, key=lambda index: len(self.examples[index].token_ids))
-        for part in _even_parts(by_length, self.micro_batch):
-            rows = [self.examples[index] for index in part]
-            batch = collate(rows, pad_token_id=self.pad_token_id).to(self.model.device)
-            torch.autograd.backward(sample_losses(self.model, batch).sum())
-            for total, clipped in zip(sums, self.gradients.clipped_sum(self.plan.clip_norm), strict=True):
-                total.add_(clipped)
-        return sums
-
-    def _noise(self) -> list[Tensor]:
-        weights = list(self.progress.weights.values())
-        scale = self.plan.noise_multiplier * self.plan.clip_norm
-        flat = self.randomness.normal(sum(weight.numel() for weight in weights)).mul_(scale).float()
-        parts = torch.split(flat, [weight.numel() for weight in weights])
-        return [part.view_as(weight).to(weight.device) for part, weight in zip(parts, weights, strict=True)]
-
-    def _outer(self) -> dict[str, Tensor]:
-        """Return the weights that start at zero, so that any training at all moves them."""
-        return {name: weight for name, weight in self.progress.weights.items() if ".lora_B." in name}
-
-    def _prove(self, before: dict[str, Tensor], signal: Sequence[Tensor], noise: Sequence[Tensor]) -> None:
-        still = [name for name, weight in self._outer().items() if torch.equal(weight, before[name])]
-        if still:
-            raise NotTrainingError(f"{len(still)} adapter weights did not move in the first step, expected all to move")
-        if not any(bool(total.any()) for total in signal):
-            raise NotTrainingError("the first batch gave no finite gradient, expected one: check the base model")
-        if not all(bool(draw.any()) for draw in noise):
-            raise NotTrainingError("a weight got no noise in the first step, expected noise on every weight")
-        self.proven = True
-
-
-def _even_parts(members: Sequence[int], most: int) -> list[Sequence[int]]:
-    """Split members into the fewest parts of at most `most`, about equally large: small ones waste time."""
-    count = -(-len(members) // most)
-    bounds = [len(members) * part // max(count, 1) for part in range(count + 1)]
-    return [members[first:end] for first, end in pairwise(bounds)]
+    def _outcome(
+        self, end: TrainingEnd, step: int, *, reason: str | None = None, message: str | None = None
+    ) -> TrainingOutcome:
+        return TrainingOutcome(end=end, step=step, reason=reason, message=message, not_finite=self.not_finite)

@@ -1,116 +1,164 @@
-"""Per-sample gradients of LoRA layers in one backward pass.
+"""Per-sample gradients of LoRA layers in one backward pass, clipped and summed in a few large operations."""
 
-Each trainable LoRA factor is a linear layer without bias. Where autograd would compute its gradient summed over the
-batch, an autograd function of our own computes one gradient for each sample: the same number of operations.
-"""
-
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ctrainer.trainer.coverage import LoraLayer, covered_layers
 from ctrainer.trainer.errors import UnsupportedAdapterError
+from ctrainer.trainer.gradient_block import Factor, FactorGradients, GradientBlock
+from ctrainer.trainer.lora_function import LoraFunction, Sinks
+
+_BLOCK_NUMBERS = 1 << 18
+"""Numbers of one sample in a block: large enough for a GPU, small enough that it costs no memory ahead of its use."""
 
 
-class _PerSampleLinear(torch.autograd.Function):
-    """A linear map whose weight gradient is handed to `store` sample by sample instead of being summed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClippedSum:
+    """The sum of clipped gradients, one flat float32 tensor for each block; `not_finite` samples counted as zero.
 
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, store: Callable[[Tensor], None]) -> Tensor:
-        ctx.save_for_backward(inputs, weight)
-        ctx.store = store
-        return nn.functional.linear(inputs, weight)
+    Both are private: the sum until noise is added, the count always.
+    """
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
-        (gradient,) = gradients
-        inputs, weight = ctx.saved_tensors
-        # Shapes: gradient [batch, tokens, out], inputs [batch, tokens, in]; sums over tokens are kept in float32.
-        ctx.store(torch.bmm(gradient.float().transpose(1, 2), inputs.float()))
-        return (gradient @ weight.to(gradient.dtype) if ctx.needs_input_grad[0] else None), None, None
+    totals: list[Tensor]
+    not_finite: int
+
+    def plus(self, other: "ClippedSum") -> "ClippedSum":
+        """Return the sum over the samples of both, in the tensors of this one."""
+        totals = [one.add_(another) for one, another in zip(self.totals, other.totals, strict=True)]
+        return ClippedSum(totals=totals, not_finite=self.not_finite + other.not_finite)
 
 
-@dataclass(slots=True)
-class CoveredParameter:
-    """One trainable weight and the per-sample gradients of the last backward pass, shape [batch, out, in]."""
-
-    name: str
-    weight: nn.Parameter
-    gradients: Tensor | None = None
-
-    def store(self, gradients: Tensor) -> None:
-        """Keep the gradients of one use of the weight; a weight used twice in a forward pass adds up."""
-        self.gradients = gradients if self.gradients is None else self.gradients + gradients
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PerSampleGradients:
-    """The trainable weights of a LoRA model, each with its per-sample gradients."""
+    """The trainable weights of a LoRA model and their per-sample gradients, in blocks of neighbouring layers."""
 
-    parameters: list[CoveredParameter] = field(default_factory=list)
+    layers: Sequence[LoraLayer]
+    blocks: Sequence[GradientBlock]
 
     @classmethod
-    def attach(cls, model: nn.Module) -> "PerSampleGradients":
-        """Make every trainable LoRA factor of `model` yield per-sample gradients.
+    def attach(cls, model: Any) -> "PerSampleGradients":
+        """Make every LoRA layer of a peft model yield per-sample gradients wherever autograd records.
+
+        Generation, merging, saving and evaluation of the model are as before.
 
         Raises:
-            UnsupportedAdapterError: a trainable parameter is not the weight of such a factor.
+            UnsupportedAdapterError: a trainable parameter is not covered.
         """
-        covered = cls()
-        for name, module in model.named_modules():
-            if isinstance(module, nn.Linear) and _is_lora_factor(name) and module.weight.requires_grad:
-                covered.parameters.append(_cover(f"{name}.weight", module))
-        names = {parameter.name for parameter in covered.parameters}
-        uncovered = [
-            name for name, parameter in model.named_parameters() if parameter.requires_grad and name not in names
-        ]
-        if uncovered or not names:
-            raise UnsupportedAdapterError(
-                f"trainable but not covered: {', '.join(uncovered[:5]) or 'nothing trainable'}"
-            )
-        return covered
+        attached = cls(layers=covered_layers(model), blocks=[])
+        return cls(layers=attached.layers, blocks=[_attach(layers) for layers in _neighbours(attached.layers)])
 
-    def clipped_sum(self, clip_norm: float) -> list[Tensor]:
-        """Return, for each weight, the sum over samples of the gradients clipped to `clip_norm`, and forget them.
+    def detach(self) -> None:
+        """Give every layer its own forward pass back."""
+        for layer in self.layers:
+            del layer.module.forward
+
+    @property
+    def factors(self) -> list[Factor]:
+        """The trainable weights, block by block."""
+        return list(chain.from_iterable(block.factors for block in self.blocks))
+
+    def zeros(self) -> list[Tensor]:
+        """Return a sum over no samples."""
+        return [torch.zeros(block.size, device=block.device) for block in self.blocks]
+
+    def clipped_sum(self, clip_norm: float, *, samples: int) -> ClippedSum:
+        """Return the sum over samples of the gradients clipped to `clip_norm`, and forget them.
 
         Each sample's whole gradient, over all weights together, is scaled by min(1, clip_norm / norm). A sample whose
         gradient is not finite counts as zero, so that one poisoned record cannot end the run.
+
+        Raises:
+            UnsupportedAdapterError: a layer saw other than `samples` samples, or was not used at all.
         """
-        gradients = [_taken(parameter) for parameter in self.parameters]
+        gradients = self._taken(samples)
         norms = sample_norms(gradients)
         finite = torch.isfinite(norms)
-        factors = (clip_norm / norms[finite].clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1.0)
-        return [torch.tensordot(factors, gradient[finite], dims=1) for gradient in gradients]
+        factors = (clip_norm / norms.clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1.0)
+        not_finite = samples - int(finite.sum())
+        if not_finite:
+            # Zero times NaN is NaN: the rows themselves must go.
+            factors = factors[finite]
+            gradients = [gradient[finite] for gradient in gradients]
+        return ClippedSum(totals=[torch.mv(rows.float().t(), factors) for rows in gradients], not_finite=not_finite)
+
+    def forget(self) -> None:
+        """Drop what an unfinished backward pass left behind."""
+        for block in self.blocks:
+            block.forget()
+
+    def per_weight(self, flat: Sequence[Tensor]) -> list[Tensor]:
+        """Return flat tensors of all blocks as one tensor for each of `factors`, in the shape of its weight."""
+        parts = (block.split(tensor) for block, tensor in zip(self.blocks, flat, strict=True))
+        return list(chain.from_iterable(parts))
+
+    def _taken(self, samples: int) -> list[Tensor]:
+        gradients = [block.take() for block in self.blocks]
+        for block, gradient in zip(self.blocks, gradients, strict=True):
+            if len(gradient) != samples:
+                name = block.factors[0].name
+                raise UnsupportedAdapterError(f"{name}: got {len(gradient)} samples, expected {samples}")
+        return gradients
+
+
+@contextmanager
+def per_sample_gradients(model: Any) -> Iterator[PerSampleGradients]:
+    """Attach to a model, and detach at the end."""
+    gradients = PerSampleGradients.attach(model)
+    try:
+        yield gradients
+    finally:
+        gradients.detach()
 
 
 def sample_norms(gradients: Sequence[Tensor]) -> Tensor:
-    """Return the Euclidean norm of each sample's gradient over all weights: shape [batch]."""
-    squares = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients])
-    return squares.sum(0).sqrt()
+    """Return the Euclidean norm of each sample's gradient over all blocks, in float32: shape [samples]."""
+    norms = [torch.linalg.vector_norm(gradient, dim=1, dtype=torch.float32) for gradient in gradients]
+    total: Tensor = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    return total
 
 
-def _is_lora_factor(name: str) -> bool:
-    return ".lora_A." in name or ".lora_B." in name
+def _neighbours(layers: Sequence[LoraLayer]) -> Iterator[list[LoraLayer]]:
+    """Yield runs of layers with about `_BLOCK_NUMBERS` trainable numbers on one device."""
+    run: list[LoraLayer] = []
+    numbers = 0
+    for layer in layers:
+        if run and (numbers >= _BLOCK_NUMBERS or layer.inner.device != run[0].inner.device):
+            yield run
+            run, numbers = [], 0
+        run.append(layer)
+        numbers += layer.inner.numel() + layer.outer.numel()
+    yield run
 
 
-def _cover(name: str, module: nn.Linear) -> CoveredParameter:
-    bias: nn.Parameter | None = module.bias
-    if bias is not None:
-        raise UnsupportedAdapterError(f"{name}: a LoRA factor with a bias is not covered")
-    weight = cast("nn.Parameter", module.weight)
-    parameter = CoveredParameter(name, weight)
+def _attach(layers: Sequence[LoraLayer]) -> GradientBlock:
+    pairs = [
+        (
+            Factor(name=f"{layer.name}.lora_A.{layer.adapter}.weight", weight=layer.inner, outer=False),
+            Factor(name=f"{layer.name}.lora_B.{layer.adapter}.weight", weight=layer.outer, outer=True),
+        )
+        for layer in layers
+    ]
+    block = GradientBlock(list(chain.from_iterable(pairs)))
+    for number, layer in enumerate(layers):
+        sinks = Sinks(inner=FactorGradients(block, 2 * number), outer=FactorGradients(block, 2 * number + 1))
+        layer.module.forward = _forward(layer, sinks)
+    return block
 
-    def forward(inputs: Tensor) -> Tensor:
-        return cast("Tensor", _PerSampleLinear.apply(inputs, weight, parameter.store))
 
-    setattr(module, "forward", forward)  # noqa: B010 - replaces this instance's forward, which a type checker refuses
-    return parameter
+def _forward(layer: LoraLayer, sinks: Sinks) -> Callable[..., Tensor]:
+    module, plain = layer.module, layer.module.forward
 
+    def forward(inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not torch.is_grad_enabled() or module.disable_adapters or module.merged:
+            return plain(inputs, *args, **kwargs)  # type: ignore[no-any-return]
+        scaling = module.scaling[layer.adapter]
+        bias = module.base_layer.bias
+        return LoraFunction.apply(inputs, layer.base, bias, layer.inner, layer.outer, scaling, sinks)  # type: ignore[no-any-return]
 
-def _taken(parameter: CoveredParameter) -> Tensor:
-    gradients, parameter.gradients = parameter.gradients, None
-    if gradients is None:
-        raise UnsupportedAdapterError(f"{parameter.name}: the forward pass did not use this weight")
-    return gradients
+    return forward

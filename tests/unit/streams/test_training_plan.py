@@ -6,7 +6,7 @@ from ctrainer.agents.sessions import Session
 from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.privacy import Mechanism
 from ctrainer.schemas.training import Desired, SessionAdvanced, SessionState, TrainAdapter, TrainingAssignment
-from ctrainer.streams.training_plan import TAKEN_OVER, UNREACHABLE, Attempts, next_moves
+from ctrainer.streams.training_plan import NO_ROOM, TAKEN_OVER, UNREACHABLE, Attempts, next_moves
 
 
 def session(name: str, *, desired: Desired = Desired.TRAINED, state: SessionState | None = None) -> Session:
@@ -72,7 +72,7 @@ def test_an_orderly_end_is_no_crash() -> None:
     assert not attempts.exhausted("a", 0)
 
 
-@pytest.mark.parametrize("status", [TAKEN_OVER, UNREACHABLE])
+@pytest.mark.parametrize("status", [TAKEN_OVER, UNREACHABLE, NO_ROOM])
 def test_a_session_that_is_taken_or_out_of_reach_is_tried_for_ever_with_pauses(status: int) -> None:
     attempts = Attempts(most=1)
     for _ in range(100):

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,10 @@ from ctrainer.schemas.training import LoraSettings
 from ctrainer.trainer.accounting import NOTHING
 from ctrainer.trainer.adapter import add_adapter
 from ctrainer.trainer.checkpoint import Checkpoint, Checkpoints
-from ctrainer.trainer.errors import NotTrainingError
+from ctrainer.trainer.computation import Computation, even_parts
+from ctrainer.trainer.errors import CheckpointNotSavedError, NotTrainingError
 from ctrainer.trainer.ledger import Granted, Refused
-from ctrainer.trainer.loop import TrainingEnd, TrainingOutcome, _even_parts, train
+from ctrainer.trainer.loop import TrainingEnd, TrainingOutcome, train
 from ctrainer.trainer.models import load_model
 from ctrainer.trainer.plan import PrivacyPlan
 from ctrainer.trainer.randomness import Randomness
@@ -61,7 +62,10 @@ class Session:
         self.checkpoints = Checkpoints(folder=place / "checkpoints")
         self.ledger = Ledger()
         self.blocks: list[int] = []
+        self.on_block: Callable[[int], None] = self.blocks.append
         self.randomness = Randomness.unsafe_from_seed(9)
+        self.computation: Computation | None = None
+        self.patch = pytest.MonkeyPatch()
 
     def run(
         self,
@@ -79,11 +83,12 @@ class Session:
             learning_rate=rate,
             randomness=self.randomness,
             reserve=self.ledger.reserve,
-            on_block=self.blocks.append,
+            on_block=self.on_block,
             should_stop=stop_when,
             checkpoints=self.checkpoints,
             start=start,
             block_steps=4,
+            computation=self.computation,
         )
 
     def weights(self) -> list[Tensor]:
@@ -130,6 +135,122 @@ def test_a_seeded_run_that_is_resumed_equals_one_that_was_not(
     assert all(torch.equal(a, b) for a, b in zip(whole.weights(), resumed.weights(), strict=True))
 
 
+class Killed(BaseException):
+    """The process ends here: nothing of it runs on."""
+
+
+class Kill:
+    """Ends a session at one of its moments: counts calls, and raises at the chosen one."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def __call__(self, *_: object) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Killed
+
+
+def kill_between_grant_and_step(session: Session, at: int) -> None:
+    kill, reserve = Kill(at), session.ledger.reserve
+
+    def granted_and_killed(first_step: int, steps: int) -> Granted | Refused:
+        answer = reserve(first_step, steps)
+        kill()
+        return answer
+
+    session.ledger.reserve = granted_and_killed  # type: ignore[method-assign]
+
+
+def kill_in_a_forward_pass(session: Session, at: int) -> None:
+    session.model.base_model.model.model.layers[1].register_forward_hook(Kill(3 * at))
+
+
+def kill_between_noise_and_update(session: Session, at: int) -> None:
+    kill, step = Kill(3 * at), torch.optim.AdamW.step
+
+    def killed(optimizer: torch.optim.AdamW, closure: None = None) -> object:
+        if optimizer.param_groups[0]["params"][0] is next(w for w in session.model.parameters() if w.requires_grad):
+            kill()
+        return step(optimizer, closure)
+
+    session.patch.setattr(torch.optim.AdamW, "step", killed)
+
+
+def kill_before_the_checkpoint_is_in_place(session: Session, at: int) -> None:
+    kill, rename = Kill(at), Path.rename
+
+    def killed(path: Path, target: Path) -> Path:
+        kill()
+        return rename(path, target)
+
+    session.patch.setattr(Path, "rename", killed)
+
+
+def kill_after_the_checkpoint(session: Session, at: int) -> None:
+    kill = Kill(at)
+    session.on_block = kill
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize(
+    "kill",
+    [
+        kill_between_grant_and_step,
+        kill_in_a_forward_pass,
+        kill_between_noise_and_update,
+        kill_before_the_checkpoint_is_in_place,
+        kill_after_the_checkpoint,
+    ],
+)
+def test_a_killed_run_that_is_resumed_equals_one_that_was_not(
+    tiny_folder: Path,
+    tmp_path: Path,
+    examples: Examples,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    kill: Callable[[Session, int], None],
+    at: int,
+) -> None:
+    whole = Session(tiny_folder, tmp_path / "whole", examples(30))
+    whole.run(plan_of())
+    killed = Session(tiny_folder, tmp_path / "killed", examples(30))
+    with monkeypatch.context() as killed.patch:
+        kill(killed, at)
+        with pytest.raises(Killed):
+            killed.run(plan_of())
+    resumed = Session(tiny_folder, tmp_path / "killed", examples(30))
+    resumed.run(plan_of(), start=resumed.checkpoints.newest().checkpoint)
+    assert all(torch.equal(a, b) for a, b in zip(whole.weights(), resumed.weights(), strict=True))
+    granted = killed.ledger.asked + resumed.ledger.asked
+    assert {step for first, steps in granted for step in range(first, first + steps)} == set(range(12))
+
+
+class FullDisk:
+    """Checkpoints that find the disk full from their second block on."""
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+        self.asked: list[int] = []
+
+    def ensure_room(self, size: int) -> None:
+        self.asked.append(size)
+        if len(self.asked) > 1:
+            raise CheckpointNotSavedError("the next checkpoint: made up")
+
+    def save(self, step: int, files: Mapping[str, bytes]) -> Path:
+        return self.checkpoints.save(step, files)
+
+
+def test_a_full_disk_is_found_out_before_the_budget_is_asked(session: Session) -> None:
+    checkpoints = session.checkpoints
+    session.checkpoints = FullDisk(checkpoints)  # type: ignore[assignment]
+    with pytest.raises(CheckpointNotSavedError):
+        session.run(plan_of())
+    assert session.ledger.asked == [(0, 4)]
+    assert checkpoints.steps() == (4,)
+
+
 def test_empty_batches_still_get_noise_and_still_count(session: Session) -> None:
     before = session.weights()
     outcome = session.run(plan_of(steps=4, rate=1e-12))
@@ -174,12 +295,42 @@ def test_the_key_of_a_secure_stream_is_never_saved(session: Session) -> None:
     session.run(plan_of(steps=4))
     files = session.checkpoints.read(4).files
     assert all(session.randomness.key not in content for content in files.values())
-    assert b'"unsafe_position": null' in files["position.json"]
+    assert b'"unsafe_position":null' in files["position.json"]
+
+
+@pytest.mark.parametrize(
+    "computation",
+    [Computation(gradient_checkpointing=True), Computation(bfloat16=True), Computation(micro_batch=1)],
+)
+def test_every_choice_of_computation_trains(session: Session, computation: Computation) -> None:
+    session.computation = computation
+    before = session.weights()
+    assert session.run(plan_of(steps=4, rate=0.2)) == TrainingOutcome(end=TrainingEnd.COMPLETED, step=4)
+    assert all(not torch.equal(a, b) for a, b in zip(before, session.weights(), strict=True))
+    assert all(weight.dtype is torch.float32 for weight in session.weights())
+
+
+def test_the_model_is_plain_again_after_training(session: Session) -> None:
+    session.run(plan_of(steps=1))
+    assert not any("forward" in vars(module) for module in session.model.modules())
+
+
+def test_one_poisoned_record_does_not_end_a_session(session: Session) -> None:
+    poison = EncodedExample(token_ids=(250, 250, 250), labels=(250, 250, 250))
+    embedding = session.model.get_input_embeddings()
+    embedding.weight.data[250] = float("inf")
+    session.model.base_model.model.lm_head.weight = torch.nn.Parameter(
+        embedding.weight.detach().nan_to_num(posinf=0.0), requires_grad=False
+    )
+    session.rows = [poison, *session.rows]
+    outcome = session.run(plan_of(steps=4, rate=1.0))
+    assert outcome == TrainingOutcome(end=TrainingEnd.COMPLETED, step=4, not_finite=4)
+    assert all(bool(torch.isfinite(weight).all()) for weight in session.weights())
 
 
 @given(count=st.integers(0, 50), most=st.integers(1, 9))
-def test_a_batch_is_split_into_the_fewest_even_parts(count: int, most: int) -> None:
-    parts = _even_parts(range(count), most)
+def test_a_batch_is_split_into_the_fewesteven_parts(count: int, most: int) -> None:
+    parts = even_parts(range(count), most)
     sizes = [len(part) for part in parts]
     assert [member for part in parts for member in part] == list(range(count))
     assert len(parts) == -(-count // most)

@@ -1,0 +1,101 @@
+"""One step of DP-SGD (Abadi et al. 2016, arXiv 1607.00133) on LoRA weights: clip each sample, sum, add noise."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ctrainer.trainer.computation import Computation, even_parts
+from ctrainer.trainer.errors import OutOfMemoryError
+from ctrainer.trainer.loss import sample_losses
+from ctrainer.trainer.per_sample import ClippedSum, PerSampleGradients
+from ctrainer.trainer.plan import PrivacyPlan
+from ctrainer.trainer.randomness import Randomness
+from ctrainer.trainer.tokenization import EncodedExample, TokenBatch, collate
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class PrivateStep:
+    """Turns a batch of records into a noisy gradient. `micro_batch` shrinks when memory runs out, for good."""
+
+    model: Any
+    gradients: PerSampleGradients
+    plan: PrivacyPlan
+    randomness: Randomness
+    computation: Computation
+    pad_token_id: int
+    micro_batch: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.micro_batch = self.computation.micro_batch
+        self.computation.prepare(self.model)
+
+    def signal(self, examples: Sequence[EncodedExample]) -> ClippedSum:
+        """Return the sum over the examples of their clipped gradients: zeros, and no forward pass, for none.
+
+        Raises:
+            OutOfMemoryError: one example alone does not fit into memory.
+        """
+        total = ClippedSum(totals=self.gradients.zeros(), not_finite=0)
+        by_length = sorted(range(len(examples)), key=lambda index: len(examples[index].token_ids))
+        waiting = even_parts(by_length, self.micro_batch)[::-1]
+        while waiting:
+            part = waiting.pop()
+            clipped = self._clipped([examples[index] for index in part])
+            if clipped is None:
+                waiting += even_parts(part, self.micro_batch)[::-1]
+            else:
+                total = total.plus(clipped)
+        return total
+
+    def noise(self) -> list[Tensor]:
+        """Draw the noise of one step, once for the logical batch: a flat float64 tensor for each block."""
+        scale = self.plan.noise_multiplier * self.plan.clip_norm
+        return [self.randomness.normal(block.size).mul_(scale).to(block.device) for block in self.gradients.blocks]
+
+    def set_gradient(self, signal: Sequence[Tensor], noise: Sequence[Tensor]) -> None:
+        """Give every weight its noisy mean gradient.
+
+        Signal and noise meet in float64 and are rounded after. The divisor is the expected batch size, never the
+        realised one, which is private.
+        """
+        flat = [
+            (total.double() + draw).div_(self.plan.expected_batch_size).float()
+            for total, draw in zip(signal, noise, strict=True)
+        ]
+        for factor, gradient in zip(self.gradients.factors, self.gradients.per_weight(flat), strict=True):
+            factor.weight.grad = gradient.to(factor.weight.dtype)
+
+    def _clipped(self, rows: Sequence[EncodedExample]) -> ClippedSum | None:
+        """Return the clipped sum of one micro-batch; None when memory ran out, and smaller ones may fit."""
+        try:
+            return self.clipped_sum(collate(rows, pad_token_id=self.pad_token_id).to(self.model.device))
+        except torch.OutOfMemoryError as error:
+            if len(rows) == 1:
+                tokens = len(rows[0].token_ids)
+                raise OutOfMemoryError(f"one record of {tokens} tokens does not fit into memory; {_ADVICE}") from error
+        # Outside of the handler: the exception's frames would keep the failed pass's tensors.
+        self._make_room(len(rows))
+        return None
+
+    def clipped_sum(self, batch: TokenBatch) -> ClippedSum:
+        """Return the sum of the clipped gradients of one micro-batch: one forward and one backward pass."""
+        with self.computation.precision(batch.token_ids.device):
+            losses = sample_losses(self.model, batch)
+        torch.autograd.backward(losses.sum())
+        return self.gradients.clipped_sum(self.plan.clip_norm, samples=len(batch.token_ids))
+
+    def _make_room(self, failed: int) -> None:
+        self.gradients.forget()
+        self.micro_batch = -(-failed // 2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        _LOG.warning("out of memory: micro-batches have at most %d records from now on", self.micro_batch)
+
+
+_ADVICE = "lower max_tokens, choose gradient checkpointing or a smaller base model"
