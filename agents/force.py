@@ -10,6 +10,7 @@ from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.policy import PolicyEngine
 from ctrainer.agents.compliance.verdicts import VerdictCache, Verdicts
 from ctrainer.agents.publication import Publication
+from ctrainer.agents.tally import Tally
 from ctrainer.schemas.constitution_reference import ConstitutionReference
 
 InForce: TypeAlias = Callable[[], ConstitutionReference]
@@ -28,9 +29,12 @@ JudgesInForce: TypeAlias = Callable[[], Judges]
 """Gives the judges of the constitution in force."""
 
 
-def appoint(court: Court, engine: PolicyEngine, *, cache: VerdictCache | None = None) -> Judges:
+def appoint(
+    court: Court, engine: PolicyEngine, *, cache: VerdictCache | None = None, tally: Tally | None = None
+) -> Judges:
     """Return the judges of a court whose policy an engine evaluates."""
-    return Judges(court, court.verdicts(engine, cache=cache), Publication(court))
+    tally = tally or Tally()
+    return Judges(court, court.verdicts(engine, cache=cache, answers=tally.answers), Publication(court, tally))
 
 
 class Force:

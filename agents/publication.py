@@ -11,6 +11,7 @@ import orjson
 from ctrainer.agents.compliance.judgement import Court, Examination, Judgement, judged_json, sample_json
 from ctrainer.agents.compliance.policy import Decision
 from ctrainer.agents.records import Headers, OutputRecord, Record
+from ctrainer.agents.tally import Tally
 from ctrainer.schemas.compliance import SampleJudged, Verdict
 from ctrainer.schemas.envelope import (
     SCHEMA_VERSION,
@@ -42,8 +43,9 @@ class Origin(NamedTuple):
 class Publication:
     """Writes the outcome of a judgement: the same bytes whenever the same record is judged again."""
 
-    def __init__(self, court: Court) -> None:
+    def __init__(self, court: Court, tally: Tally) -> None:
         self._court = court
+        self._tally = tally
         self._constitution = {"hash": court.reference.hash, "digest": court.reference.digest}
         self._headers: dict[type[Message], Headers] = {
             kind: self._constant_headers(kind) for kind in (AcceptedSample, ParkedSample)
@@ -56,6 +58,11 @@ class Publication:
         """Yield the sample, unless it was rejected, and then the decision. `cause` is the record that was handled."""
         origin = origin or Origin(cause.topic, cause.partition, cause.offset)
         judgement = self._court.conclude(examination, decision)
+        self._tally.verdicts[judgement.verdict.value] += 1
+        if examination.findings:
+            self._tally.findings.update(
+                (found.source.principle.id, found.source.principle.mode.value) for found in examination.findings
+            )
         place = {
             "sample_id": sample_id(origin.topic, origin.partition, origin.offset),
             "source": {"topic": origin.topic, "partition": origin.partition, "offset": origin.offset},

@@ -14,12 +14,14 @@ from ctrainer.agents.commands import CommandDesk
 from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.constitutions import ConstitutionDesk
 from ctrainer.agents.force import Force, Judges, appoint
+from ctrainer.agents.tally import Tally
 from ctrainer.schemas.constitution import Constitution
 from ctrainer.schemas.errors import ConstitutionalTrainerError
 from ctrainer.schemas.topics import CONSTITUTION_UPDATES
 from ctrainer.streams.active_constitution import read_constitution
 from ctrainer.streams.application import create_application
 from ctrainer.streams.constitution_watch import ConstitutionWatch, latest_constitution
+from ctrainer.streams.judgement_metrics import JudgementMetrics
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.keyring import read_keyring
 from ctrainer.streams.location import Location, locate
@@ -65,7 +67,9 @@ async def serve(settings: Settings, roles: frozenset[Role], *, probe: Probe | No
     async with AsyncExitStack() as stack:
         cache = await _verdict_cache(settings, location, stack)
         connection = await _policy_connection(settings, stack)
-        appoint_judges = partial(_appoint, settings=settings, connection=connection, cache=cache)
+        tally = Tally()
+        JudgementMetrics.register(registry, tally, connection)
+        appoint_judges = partial(_appoint, settings=settings, connection=connection, cache=cache, tally=tally)
         parts = await _parts(settings, location, constitution, appoint_judges)
         watch = ConstitutionWatch(desk=parts.constitutions, force=parts.force, appoint=appoint_judges)
         app = create_application(settings.application)
@@ -170,8 +174,10 @@ def _appoint(
     settings: Settings,
     connection: EngineConnection | None,
     cache: RedisVerdictCache | None,
+    tally: Tally,
 ) -> Judges:
-    return appoint(Court(constitution), engine_of(constitution, settings, connection), cache=cache)
+    engine = engine_of(constitution, settings, connection, tally.layers)
+    return appoint(Court(constitution), engine, cache=cache, tally=tally)
 
 
 async def _policy_connection(settings: Settings, stack: AsyncExitStack) -> EngineConnection | None:

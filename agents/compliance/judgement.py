@@ -1,5 +1,6 @@
 """The whole judgement of one sample as pure functions: look, ask the policy, conclude."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -42,10 +43,16 @@ class Court:
         self.reference = constitution.reference()
         self.detectors = Detectors(constitution, harm=HarmModel.packaged(), is_covered=is_covered)
 
-    def verdicts(self, engine: PolicyEngine, *, cache: VerdictCache | None = None) -> Verdicts:
+    def verdicts(
+        self, engine: PolicyEngine, *, cache: VerdictCache | None = None, answers: Counter[str] | None = None
+    ) -> Verdicts:
         """Return the decisions of an engine on what this court examines."""
         return Verdicts(
-            engine, constitution_digest=self.reference.digest, detector_version=self.detectors.version, cache=cache
+            engine,
+            constitution_digest=self.reference.digest,
+            detector_version=self.detectors.version,
+            cache=cache,
+            answers=answers,
         )
 
     def examine(self, sample: ShapedSample) -> Examination:

@@ -1,7 +1,7 @@
 """Policy decisions, asked for once: remembered here, then in a cache shared with other workers, then decided."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from pydantic import ValidationError
@@ -53,7 +53,7 @@ class Verdicts:
 
     The key of a decision is a digest of all that it depends on, so none is ever stale. What another layer decided
     while the engine was down is used and not kept. `outage` is the decision on what could not be decided.
-    `counted` is told where answers came from: `memory`, `shared` or `policy`.
+    `answers` counts where decisions came from: `memory`, `shared` or `policy`.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Verdicts:
         constitution_digest: str,
         detector_version: str,
         cache: VerdictCache | None = None,
-        counted: Callable[[Counter[str]], None] = lambda _: None,
+        answers: Counter[str] | None = None,
     ) -> None:
         self.outage = outage(engine.revision)
         self._engine = engine
         self._digest = constitution_digest
         self._versions = [engine.name, engine.revision, detector_version]
         self._cache = cache
-        self._counted = counted
+        self._answers: Counter[str] = Counter() if answers is None else answers
         self._known: OrderedDict[Case, Decision] = OrderedDict()
 
     async def of(self, cases: Iterable[Case]) -> dict[Case, Decision]:
@@ -86,7 +86,7 @@ class Verdicts:
         shared = await self._shared(missing) if missing else {}
         undecided = [case for case in missing if case not in shared]
         decided = await self._decided(undecided) if undecided else {}
-        self._counted(Counter(memory=remembered, shared=len(shared), policy=len(decided)))
+        self._answers.update(memory=remembered, shared=len(shared), policy=len(decided))
         return {**decisions, **shared, **decided}
 
     def _remembered(self, cases: Iterable[Case]) -> dict[Case, Decision]:

@@ -1,6 +1,6 @@
 """The policy engine that the settings name."""
 
-from collections.abc import Callable
+from collections import Counter
 
 from ctrainer.agents.compliance.policy import PolicyEngine, RegorusEngine, bundle_of
 from ctrainer.schemas.constitution import Constitution
@@ -9,8 +9,6 @@ from ctrainer.streams.policy.connection import EngineConnection
 from ctrainer.streams.policy.layers import LayeredEngine
 from ctrainer.streams.policy.opa import OpaEngine
 from ctrainer.streams.settings import PolicyContract, Settings, SettingsError
-
-MakeEngine = Callable[[Constitution], PolicyEngine]
 
 
 def connect(settings: Settings) -> EngineConnection | None:
@@ -25,14 +23,19 @@ def connect(settings: Settings) -> EngineConnection | None:
     )
 
 
-def engine_of(constitution: Constitution, settings: Settings, connection: EngineConnection | None) -> PolicyEngine:
-    """Return what decides under a constitution: the engine behind `connection`, with the one in process behind it."""
+def engine_of(
+    constitution: Constitution, settings: Settings, connection: EngineConnection | None, layers: Counter[str]
+) -> PolicyEngine:
+    """Return what decides under a constitution: the engine behind `connection`, with the one in process behind it.
+
+    `layers` counts what became of asking both.
+    """
     bundle = bundle_of(constitution)
     local = RegorusEngine(bundle)
     if connection is None:
         return local
     if settings.policy_contract is PolicyContract.OPA:
-        return LayeredEngine(OpaEngine(connection, revision=bundle.revision), local)
+        return LayeredEngine(OpaEngine(connection, revision=bundle.revision), local, layers)
     is_served = settings.policy_contract is PolicyContract.ACGS
     return AcgsEngine(
         connection,

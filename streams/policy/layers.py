@@ -13,10 +13,10 @@ class LayeredEngine:
     well each time, and `counts` holds how often they `agreed`, `disagreed`, and how often it was a `fallback`.
     """
 
-    def __init__(self, first: PolicyEngine, second: PolicyEngine) -> None:
+    def __init__(self, first: PolicyEngine, second: PolicyEngine, counts: Counter[str] | None = None) -> None:
         self.name = first.name
         self.revision = first.revision
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter() if counts is None else counts
         self._first = first
         self._second = second
 

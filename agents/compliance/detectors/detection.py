@@ -14,7 +14,7 @@ from ctrainer.agents.compliance.detectors.tools import TOOL_RULES, tool_findings
 from ctrainer.agents.compliance.segments import CONTENT, Segment, segments
 from ctrainer.schemas.constitution import Constitution, Rule
 
-PATTERNS_VERSION = f"patterns-2+phonenumbers-{version('phonenumbers')}"
+PATTERNS_VERSION = f"patterns-3+phonenumbers-{version('phonenumbers')}"
 """Changes whenever the same rules could find something else in the same text."""
 
 

@@ -62,9 +62,9 @@ def engine_at(url: str, *, deadline_seconds: float = 5.0, breaker: CircuitBreake
     return OpaEngine(connection, revision=BUNDLE.revision)
 
 
-async def failure(answer: Answer, **options: float) -> PolicyError:
+async def failure(answer: Answer, *, deadline_seconds: float = 5.0) -> PolicyError:
     async with engine_server(answer) as url:
-        engine = engine_at(url, **options)
+        engine = engine_at(url, deadline_seconds=deadline_seconds)
         with pytest.raises(PolicyError) as refused:
             await engine.evaluate([question()])
         await engine._connection.close()

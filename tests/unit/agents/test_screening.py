@@ -23,6 +23,7 @@ from ctrainer.agents.compliance.verdicts import VerdictCache
 from ctrainer.agents.force import appoint
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.screening import Screening
+from ctrainer.agents.tally import Tally
 from ctrainer.schemas.compliance import SampleJudged, Verdict
 from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH
 from ctrainer.schemas.envelope import Event
@@ -261,3 +262,14 @@ async def test_another_constitution_holds_from_an_exact_record_on_and_the_event_
         assert digests == {strict.digest}
     third = first.__class__(topic=first.topic, partition=2, epoch=1, records=batch(*[logged()] * 6).records[5:])
     assert [output.topic for output in await screening(third)] == ["samples.accepted", "compliance.events"]
+
+
+async def test_judging_is_tallied_by_verdict_principle_and_source() -> None:
+    tally = Tally()
+    judges = appoint(COURT, engine(), tally=tally)
+    values = [logged(), logged("Where is my other parcel?"), logged("Call it 219-09-9999")]
+    await Screening(judges=lambda: judges)(batch(*values))
+    await Screening(judges=lambda: judges)(batch(*values))
+    assert tally.verdicts == {"accept": 4, "redact": 2}
+    assert tally.findings["privacy-identity", "enforce"] == 2
+    assert tally.answers == {"memory": 3, "shared": 0, "policy": 2}

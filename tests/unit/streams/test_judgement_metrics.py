@@ -1,0 +1,26 @@
+from prometheus_client import CollectorRegistry
+
+from ctrainer.agents.tally import Tally
+from ctrainer.streams.judgement_metrics import JudgementMetrics
+from ctrainer.streams.policy.connection import EngineConnection
+
+
+def test_a_scrape_shows_the_tally_as_it_stands() -> None:
+    registry, tally = CollectorRegistry(), Tally()
+    connection = EngineConnection("http://127.0.0.1:1", deadline_seconds=1.0, connections=1)
+    JudgementMetrics.register(registry, tally, connection)
+    tally.verdicts["accept"] += 2
+    tally.findings["weapons", "shadow"] += 1
+    tally.answers.update(memory=3)
+    connection.failures["deadline"] += 4
+    connection.breaker.failed()
+    found = {
+        "accepted": registry.get_sample_value("constitutional_decisions_total", {"verdict": "accept"}),
+        "shadow": registry.get_sample_value(
+            "constitutional_findings_total", {"principle": "weapons", "mode": "shadow"}
+        ),
+        "memory": registry.get_sample_value("constitutional_policy_answers_total", {"source": "memory"}),
+        "deadline": registry.get_sample_value("constitutional_policy_failures_total", {"kind": "deadline"}),
+        "open": registry.get_sample_value("constitutional_policy_circuit_open"),
+    }
+    assert found == {"accepted": 2, "shadow": 1, "memory": 3, "deadline": 4, "open": 0}
