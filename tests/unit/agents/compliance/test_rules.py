@@ -5,6 +5,7 @@ Tokens are drawn when the tests run, from a fixed seed: none stands in the repos
 
 import random
 import string
+import time
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -304,3 +305,23 @@ def test_a_form_is_found(rule: str, text: str) -> None:
 def test_a_look_alike_is_left_alone(rule: str, text: str) -> None:
     assert rule not in found(text)
     assert rule not in found(f"Look here: {text}\nThat was it.")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " ".join(f"0{_DRAW.randrange(1000):03} {_DRAW.randrange(10**6):06}" for _ in range(20_000)),
+        " ".join(f"+49 {_DRAW.randrange(10**9)}" for _ in range(20_000)),
+        "4111 1111 1111 1111 " * 10_000,
+        "a@b." * 50_000,
+        "-----BEGIN PRIVATE KEY-----" * 8_000,
+        '"kty":' * 30_000,
+        "1 " * 100_000,
+    ],
+    ids=["national numbers", "country codes", "cards", "addresses", "keys", "json keys", "digits"],
+)
+def test_long_rows_of_candidates_take_bounded_time(text: str) -> None:
+    turn = Turn(role="system", content=text, tool_calls=[], tool_call_id=None, name=None)
+    started = time.process_time()
+    DETECTORS.find([turn], ())
+    assert time.process_time() - started < 5
