@@ -11,8 +11,8 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 TRIGGER = (
-    r"[A-Za-z0-9+/_\-]{24}|(?:[0-9A-Fa-f]{2}[ :,]){15}|(?:\\x[0-9A-Fa-f]{2}){6}|(?:\\u00[0-9A-Fa-f]{2}){6}"
-    r"|%40|(?:%[0-9A-Fa-f]{2}[A-Za-z0-9_.~+\-]{0,8}){3}"
+    r"[A-Za-z0-9+/_\-]{24}|%40|(?:%[0-9A-Fa-f]{2}[A-Za-z0-9_.~+\-]{0,8}){3}"
+    r"|\\(?:x|u00)[0-9A-Fa-f]{2}\\(?:x|u00)[0-9A-Fa-f]{2}\\"
 )
 """Where this pattern (RE2 and Hyperscan) does not hit, `decoded_views` yields nothing."""
 
@@ -23,11 +23,10 @@ MAXIMUM_CHARACTERS = 1 << 20
 
 _RUNS = re.compile(
     r"(?P<lines>(?:[A-Za-z0-9+/]{60,76}\r?\n)+[A-Za-z0-9+/]{1,76}={0,2})"
-    r"|(?P<spaced>(?:[0-9A-Fa-f]{2}[ :,]){15,}[0-9A-Fa-f]{2})"
     r"|(?P<escaped>(?:\\x[0-9A-Fa-f]{2}){6,}|(?:\\u00[0-9A-Fa-f]{2}){6,})"
     r"|(?P<word>[A-Za-z0-9+/_%.~\-]{6,}={0,2})"
 )
-_NOT_HEXADECIMAL = re.compile(r"[ :,]|\\x|\\u00")
+_NOT_HEXADECIMAL = re.compile(r"\\x|\\u00")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _READABLE = 0.95
 """Share of bytes that belong to characters of UTF-8 other than controls. Random bytes have less than a half."""
@@ -93,7 +92,7 @@ def _lines(run: str) -> Iterator[tuple[int, int, str]]:
         yield 0, len(run), decoded
 
 
-def _bytes_in_hexadecimal(run: str) -> Iterator[tuple[int, int, str]]:
+def _escaped(run: str) -> Iterator[tuple[int, int, str]]:
     data = binascii.unhexlify(_NOT_HEXADECIMAL.sub("", run))
     if _is_readable(data):
         yield 0, len(run), _narrow(data).decode(errors="replace")
@@ -114,8 +113,7 @@ def _word(run: str) -> Iterator[tuple[int, int, str]]:
 
 _DECODERS: dict[str, Callable[[str], Iterator[tuple[int, int, str]]]] = {
     "lines": _lines,
-    "spaced": _bytes_in_hexadecimal,
-    "escaped": _bytes_in_hexadecimal,
+    "escaped": _escaped,
     "word": _word,
 }
 

@@ -52,13 +52,6 @@ def test_the_span_holds_the_whole_run(before: str, run: str, after: str) -> None
     assert any(text[start:end] == run for start, end, decoded in decoded_views(text) if decoded == SECRET)
 
 
-def test_bytes_one_by_one_are_seen() -> None:
-    run = SECRET.encode().hex(" ")
-    text = f"bytes: {run}."
-    assert list(decoded_views(text)) == [(7, 7 + len(run), SECRET)]
-    assert re2.search(TRIGGER, text)
-
-
 def test_an_escaped_address_in_a_link_is_seen() -> None:
     text = "https://example.org/?to=ann%40example.org&x=1"
     assert list(decoded_views(text)) == [(24, 41, "ann@example.org")]

@@ -5,6 +5,7 @@ Tokens are drawn when the tests run, from a fixed seed: none stands in the repos
 
 import random
 import string
+import time
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -124,7 +125,8 @@ IDENTITY: Mapping[str, Examples] = {
     "de-tax-id": (("Steuer-ID: 86 095 742 719", "steueridentifikationsnummer 86095742719", "tax ID 86095742719"), ("Steuer-ID 86095742718", "86095742719")),
     "fr-social-security": (("2 55 08 14 168 025 38", "no 255081416802538."), ("2 55 08 14 168 025 39", "255081416802538x", "355081416802538")),
     "es-identity": (("DNI 12345678Z", "NIE: X1234567L", "dni: 12345678-z"), ("DNI 12345678A", "12345678Z", "nie 1234567")),
-    "it-fiscal-code": (("RSSMRA85T10A562S", "cf rssmra85t10a562s"), ("RSSMRA85T10A562T", "RSSMRA85T10A56", "XRSSMRA85T10A562S")),
+    "it-fiscal-code": (("RSSMRA85T10A562S", "cf RSSMRA85T10A562S."), ("RSSMRA85T10A562T", "RSSMRA85T10A56", "XRSSMRA85T10A562S")),
+    "it-fiscal-code-named": (("codice fiscale: rssmra85t10a562s", "CF rssmra85t10a562s"), ("rssmra85t10a562s", "codice fiscale rssmra85t10a562t")),
     "nl-citizen-number": (("BSN: 1112.22.333", "burgerservicenummer 111222333"), ("BSN 111222334", "111222333")),
     "pl-pesel": (("PESEL: 44051401359",), ("PESEL 44051401358", "44051401359")),
     "ca-insurance-number": (("SIN: 130 692 544", "social insurance number 130-692-544"), ("SIN 130 692 545", "130 692 544", "sin 130")),
@@ -303,3 +305,23 @@ def test_a_form_is_found(rule: str, text: str) -> None:
 def test_a_look_alike_is_left_alone(rule: str, text: str) -> None:
     assert rule not in found(text)
     assert rule not in found(f"Look here: {text}\nThat was it.")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " ".join(f"0{_DRAW.randrange(1000):03} {_DRAW.randrange(10**6):06}" for _ in range(20_000)),
+        " ".join(f"+49 {_DRAW.randrange(10**9)}" for _ in range(20_000)),
+        "4111 1111 1111 1111 " * 10_000,
+        "a@b." * 50_000,
+        "-----BEGIN PRIVATE KEY-----" * 8_000,
+        '"kty":' * 30_000,
+        "1 " * 100_000,
+    ],
+    ids=["national numbers", "country codes", "cards", "addresses", "keys", "json keys", "digits"],
+)
+def test_long_rows_of_candidates_take_bounded_time(text: str) -> None:
+    turn = Turn(role="system", content=text, tool_calls=[], tool_call_id=None, name=None)
+    started = time.process_time()
+    DETECTORS.find([turn], ())
+    assert time.process_time() - started < 5
