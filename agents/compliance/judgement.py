@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ctrainer.agents.compliance.conversation import Tools, Turn
-from ctrainer.agents.compliance.detectors.detection import Detectors
+from ctrainer.agents.compliance.detectors.detection import Detectors, HarmScorer
 from ctrainer.agents.compliance.detectors.findings import Found
 from ctrainer.agents.compliance.harm import HarmModel
 from ctrainer.agents.compliance.language import is_covered
@@ -39,9 +39,9 @@ class Judgement(NamedTuple):
 class Court:
     """A constitution made ready to judge samples by."""
 
-    def __init__(self, constitution: Constitution) -> None:
+    def __init__(self, constitution: Constitution, *, harm: HarmScorer | None = None) -> None:
         self.reference = constitution.reference()
-        self.detectors = Detectors(constitution, harm=HarmModel.packaged(), is_covered=is_covered)
+        self.detectors = Detectors(constitution, harm=harm or HarmModel.packaged(), is_covered=is_covered)
 
     def verdicts(
         self, engine: PolicyEngine, *, cache: VerdictCache | None = None, answers: Counter[str] | None = None

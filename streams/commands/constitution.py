@@ -14,6 +14,7 @@ from ctrainer.schemas.constitution import Constitution, ConstitutionUpdated, Upd
 from ctrainer.schemas.envelope import binary_headers, event_type
 from ctrainer.schemas.topics import CONSTITUTION_EVENTS, CONSTITUTION_UPDATES
 from ctrainer.streams.active_constitution import read_constitution, reference_in_force
+from ctrainer.streams.commands.evaluate import evaluate
 from ctrainer.streams.console import print_json, print_rows
 from ctrainer.streams.event_watch import watch
 from ctrainer.streams.kafka_security import client_security
@@ -24,6 +25,7 @@ from ctrainer.streams.signed_producer import SignedProducer
 from ctrainer.streams.topic_reader import TopicReader
 
 app = typer.Typer(help="Check, compare and enact constitutions.", no_args_is_help=True)
+app.command("evaluate")(evaluate)
 Document = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="a constitution as YAML or JSON")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object per line")]
 
