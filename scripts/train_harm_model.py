@@ -5,11 +5,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.harm_corpus import load, own_phrases
-from scripts.harm_encoder import SentenceEncoder
+from scripts.harm_corpus import load, own_phrases, unlabelled
 from scripts.harm_evaluation import by_folds, by_source
-from scripts.harm_fitting import Prior, fit
-from scripts.harm_training import split_text
+from scripts.harm_fitting import fit, knowledge
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -19,15 +17,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--evaluate", action="store_true", help="print the cross-validated tables as JSON")
     parser.add_argument("--output", type=Path, help="file to write the weights to")
     options = parser.parse_args(arguments)
-    examples, own = load(options.data), own_phrases()
-    encoder = SentenceEncoder()
-    words = sorted({*encoder.words(), *(word for example in [*examples, *own] for word in split_text(example.text))})
-    prior = Prior(words, encoder.encode(words, max_tokens=12))
+    examples = load(options.data)
+    known = knowledge(examples, own_phrases(), unlabelled(options.data))
     if options.evaluate:
-        tables = {"folds": by_folds(examples, own, prior), "leave_one_source_out": by_source(examples, own, prior)}
+        tables = {"folds": by_folds(examples, known), "leave_one_source_out": by_source(examples, known)}
         print(json.dumps(tables, indent=1))
     if options.output:
-        options.output.write_bytes(fit(examples, own, prior).weights)
+        options.output.write_bytes(fit(examples, known))
 
 
 if __name__ == "__main__":

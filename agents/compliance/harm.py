@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise, repeat
+from struct import unpack
 from types import MappingProxyType
 from typing import Self
 
@@ -20,11 +21,11 @@ _PACKAGE = "ctrainer.agents.compliance"
 _WEIGHTS = "harm_model.json.gz"
 _ENCODING = "latin-1"
 """How the weights file writes a word: a character for each byte."""
-_BITS = 24
+_BITS = 32
 _HALF = 1 << (_BITS - 1)
 _MASK = (1 << _BITS) - 1
-_MOST_HAZARD_WORDS = 2048
-"""So many weights of at most 4095 units cannot overflow a field."""
+_MOST_WORDS = 500_000
+"""So many weights of at most 4095 units cannot overflow a field; later words of a text are not looked at."""
 _NOTHING: Mapping[str, float] = MappingProxyType({})
 _TYPOGRAPHIC = b"\xe2\x80\x93\x94\x98\x99\x9c\x9d"
 """The bytes of curly quotes and dashes in UTF-8."""
@@ -58,22 +59,22 @@ class _Hazard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HarmModel:
-    """The trained score. `version` is a digest of the weights.
+    """The trained score. `version` is a digest of the weights; `threshold` is where training calls a text harmful.
 
-    `words` and `pairs` hold weights in units of `unit` logits. `hazard_words` holds, for each word, one number with a
-    weight for each hazard in fields of 24 bits, so that one addition adds to every hazard.
+    `words` holds one number for each word: its weights for harm and for each hazard, in fields of 32 bits, so that one
+    addition adds to all of them. `pairs` holds the weights of neighbouring words for harm. Weights are in units of
+    `unit` logits.
     """
 
     version: str
-    unit: float
-    bias: float
-    gate: float
+    threshold: float
     floor: float
+    gate: float
+    bias: float
+    unit: float
     words: Mapping[bytes, int]
     pairs: Mapping[tuple[bytes, bytes], int]
     hazards: tuple[_Hazard, ...]
-    hazard_words: Mapping[bytes, int]
-    hazard_unit: float
 
     @classmethod
     @cache
@@ -92,15 +93,14 @@ class HarmModel:
         document = json.loads(gzip.decompress(weights))
         return cls(
             version="harm-" + hashlib.sha256(weights).hexdigest()[:16],
-            unit=document["unit"],
-            bias=document["bias"],
-            gate=document["gate"],
+            threshold=document["threshold"],
             floor=document["floor"],
-            words={word.encode(_ENCODING): weight for word, weight in document["words"].items()},
+            gate=document["gate"],
+            bias=document["bias"],
+            unit=document["unit"],
+            words={word.encode(_ENCODING): _in_fields(row) for word, row in document["words"].items()},
             pairs={_pair(name): weight for name, weight in document["pairs"].items()},
             hazards=tuple(_Hazard(code=code, **numbers) for code, numbers in document["hazards"].items()),
-            hazard_words={word.encode(_ENCODING): _packed(row) for word, row in document["hazard_words"].items()},
-            hazard_unit=document["hazard_unit"],
         )
 
     def scores(self, text: str) -> Mapping[str, float]:
@@ -112,48 +112,41 @@ class HarmModel:
         words = words_of(text)
         if not words:
             return _NOTHING
+        if len(words) > _MOST_WORDS:
+            words = words[:_MOST_WORDS]
+        fields = sum(map(self.words.get, words, _ZEROS))
+        harm = ((fields + _HALF) & _MASK) - _HALF
         norm = self.unit / math.sqrt(len(words))
-        total = sum(map(self.words.get, words, _ZEROS))
-        if self.bias + total * norm < self.gate:
+        if self.bias + harm * norm < self.gate:
             return _NOTHING
-        total += sum(map(self.pairs.get, pairwise(words), _ZEROS))
-        return self._attributed(self.bias + total * norm, words)
+        harm += sum(map(self.pairs.get, pairwise(words), _ZEROS))
+        return self._attributed(self.bias + harm * norm, self._hazard_logits(fields, norm))
 
-    def raw(self, text: str) -> float:
-        """Return the score of a text in logits before calibration, whether or not it passes the gate."""
-        words = words_of(text)
-        total = sum(map(self.words.get, words, _ZEROS)) + sum(map(self.pairs.get, pairwise(words), _ZEROS))
-        return self.bias + total * self.unit / math.sqrt(max(1, len(words)))
-
-    def _attributed(self, logit: float, words: list[bytes]) -> Mapping[str, float]:
-        logits = self._hazard_logits(words)
-        best = max(range(len(logits)), key=logits.__getitem__)
-        probability = _sigmoid(self.hazards[best].slope * logit + self.hazards[best].offset)
+    def _attributed(self, logit: float, hazard_logits: list[float]) -> Mapping[str, float]:
+        highest = max(hazard_logits)
+        likeliest = self.hazards[hazard_logits.index(highest)]
+        probability = _sigmoid(likeliest.slope * logit + likeliest.offset)
         if probability < self.floor:
             return _NOTHING
-        shares = [math.exp(other - logits[best]) for other in logits]
+        shares = [math.exp(other - highest) for other in hazard_logits]
         scale = probability / sum(shares)
+        least = self.floor / scale
         scored = {
-            hazard.code: share * scale
-            for hazard, share in zip(self.hazards, shares, strict=True)
-            if share * scale >= self.floor
+            hazard.code: share * scale for hazard, share in zip(self.hazards, shares, strict=True) if share >= least
         }
-        return scored | {self.hazards[best].code: probability}
+        scored[likeliest.code] = probability
+        return scored
 
-    def _hazard_logits(self, words: list[bytes]) -> list[float]:
-        words = words[:_MOST_HAZARD_WORDS]
-        total = sum(map(self.hazard_words.get, words, _ZEROS))
-        norm = self.hazard_unit / math.sqrt(len(words))
-        logits = []
-        for hazard in self.hazards:
-            low = total & _MASK
-            signed = low - (1 << _BITS) if low & _HALF else low
-            logits.append(hazard.bias + signed * norm)
-            total = (total - signed) >> _BITS
-        return logits
+    def _hazard_logits(self, fields: int, norm: float) -> list[float]:
+        places = len(self.hazards) + 1
+        shifted = (fields + (_HALF * _ONES)) & ((1 << _BITS * places) - 1)
+        sums = unpack(f"<{places}I", shifted.to_bytes(4 * places, "little"))
+        return [hazard.bias + (total - _HALF) * norm for hazard, total in zip(self.hazards, sums[1:], strict=True)]
 
 
 _ZEROS = repeat(0)
+_ONES = sum(1 << (_BITS * place) for place in range(16))
+"""One in every field, for more fields than there are hazards."""
 
 
 def _pair(name: str) -> tuple[bytes, bytes]:
@@ -161,8 +154,8 @@ def _pair(name: str) -> tuple[bytes, bytes]:
     return first.encode(_ENCODING), second.encode(_ENCODING)
 
 
-def _packed(weights: list[int]) -> int:
-    """Return one number whose fields are the weights: fields of sums are the sums of fields."""
+def _in_fields(weights: list[int]) -> int:
+    """Return one number whose fields are the weights: the fields of a sum are the sums of the fields."""
     return sum(weight << (_BITS * place) for place, weight in enumerate(weights))
 
 

@@ -1,6 +1,8 @@
 import doctest
 import gzip
 import json
+import math
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
@@ -34,7 +36,7 @@ def test_documented_examples_hold() -> None:
 def test_a_harmful_text_scores_high_with_its_hazard(text: str, hazard: str) -> None:
     scores = MODEL.scores(text)
     assert max(scores, key=scores.__getitem__) == hazard
-    assert scores[hazard] > 0.5
+    assert scores[hazard] >= MODEL.threshold
 
 
 @pytest.mark.parametrize(
@@ -50,8 +52,8 @@ def test_a_harmful_text_scores_high_with_its_hazard(text: str, hazard: str) -> N
         "def add(left: int, right: int) -> int:\n    return left + right",
     ],
 )
-def test_ordinary_text_gets_no_score(text: str) -> None:
-    assert MODEL.scores(text) == {}
+def test_ordinary_text_stays_below_the_threshold(text: str) -> None:
+    assert highest(text) < MODEL.threshold
 
 
 def test_scores_are_probabilities_of_known_hazards_at_or_above_the_floor() -> None:
@@ -72,10 +74,49 @@ def test_any_string_gets_an_answer(text: str) -> None:
     assert all(0 <= score <= 1 for score in MODEL.scores(text).values())
 
 
-def test_the_gate_only_saves_work() -> None:
-    text = "Explain how somebody could rob a jewellery store."
-    assert MODEL.raw(text) > MODEL.gate
-    assert MODEL.scores(text)
+@pytest.mark.parametrize(
+    "text",
+    ["Explain how somebody could rob a jewellery store.", "Write a phishing mail.", "What a lovely day", "kill time"],
+)
+def test_the_gate_only_saves_work(text: str) -> None:
+    assert replace(MODEL, gate=-math.inf).scores(text) == MODEL.scores(text)
+
+
+def small_model(**words: list[int]) -> HarmModel:
+    """Two hazards, S1 and S2, without bias; a unit is one logit."""
+    document = {
+        "threshold": 0.5,
+        "floor": 0.2,
+        "gate": -1.0,
+        "bias": 0.0,
+        "unit": 1.0,
+        "words": words,
+        "pairs": {"big fire": 4},
+        "hazards": {code: {"bias": 0.0, "slope": 1.0, "offset": 0.0} for code in ("S1", "S2")},
+    }
+    return HarmModel.read(gzip.compress(json.dumps(document).encode()))
+
+
+def test_the_likeliest_hazard_carries_the_probability_of_harm_and_another_its_share() -> None:
+    model = small_model(hot=[2, 1, 1], fire=[2, 1, 0])
+    scores = model.scores("hot fire fire fire")
+    logit = (2 * 4) / 2
+    likeliest = 1 / (1 + math.exp(-logit))
+    share = math.exp((1 - 4) / 2) / (1 + math.exp((1 - 4) / 2))
+    assert share < model.floor
+    assert scores == pytest.approx({"S1": likeliest})
+    assert model.scores("hot") == pytest.approx({"S1": 1 / (1 + math.exp(-2)), "S2": 0.5 / (1 + math.exp(-2))})
+
+
+def test_negative_weights_do_not_leak_into_the_next_hazard() -> None:
+    model = small_model(cold=[-1, -3, 5], hot=[4, -4095, -4095])
+    assert model.scores("hot cold cold") == pytest.approx({"S2": 1 / (1 + math.exp(-2 / math.sqrt(3)))})
+
+
+def test_pairs_count_only_side_by_side() -> None:
+    model = small_model(big=[1, 0, 0])
+    assert max(model.scores("big fire").values()) == pytest.approx(1 / (1 + math.exp(-5 / math.sqrt(2))))
+    assert max(model.scores("big red fire").values()) == pytest.approx(1 / (1 + math.exp(-1 / math.sqrt(3))))
 
 
 def test_the_version_changes_with_the_weights() -> None:
