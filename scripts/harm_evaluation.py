@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from ctrainer.agents.compliance.harm import HarmModel
+from ctrainer.agents.compliance.harm_folds import digest_of_text
 from scripts.harm_corpus import POOLED, Example, fold_numbers
 from scripts.harm_fitting import Knowledge, fit, scored
 from scripts.harm_training import Floats
@@ -28,6 +30,29 @@ def by_folds(examples: Sequence[Example], known: Knowledge) -> dict[str, Any]:
         for row, code in zip(rows, codes, strict=True):
             hazards[row] = code
     return table(examples, score, score >= threshold, hazards)
+
+
+def fold_scores(examples: Sequence[Example], known: Knowledge, *, threshold: float) -> dict[str, dict[str, float]]:
+    """Return what models of the other folds say of each text, by the digest of the text.
+
+    Scores are stretched so that the threshold that a fold chose lies at `threshold`.
+    """
+    fold = fold_numbers(examples, folds=_FOLDS, seed=_SEED)
+    scores: dict[str, dict[str, float]] = {}
+    for number in range(_FOLDS):
+        weights = fit([e for e, f in zip(examples, fold, strict=True) if f != number], known)
+        model = HarmModel.read(weights)
+        for row in np.flatnonzero(fold == number).tolist():
+            text = examples[row].text
+            said = model.scores(text).items()
+            scores[digest_of_text(text)] = {
+                code: round(_stretched(score, model.threshold, threshold), 4) for code, score in said
+            }
+    return scores
+
+
+def _stretched(score: float, old: float, new: float) -> float:
+    return score * new / old if score < old else new + (score - old) * (1 - new) / (1 - old)
 
 
 def by_source(examples: Sequence[Example], known: Knowledge) -> dict[str, Any]:

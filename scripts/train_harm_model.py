@@ -1,12 +1,17 @@
-"""Trains and measures the harm score: `python -m scripts.train_harm_model --data DIR [--evaluate] [--output FILE]`."""
+"""Trains and measures the harm score.
+
+python -m scripts.train_harm_model --data DIR [--evaluate] [--output FILE] [--folds FILE]
+"""
 
 import argparse
+import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ctrainer.agents.compliance.harm import HarmModel
 from scripts.harm_corpus import load, own_phrases, unlabelled
-from scripts.harm_evaluation import by_folds, by_source
+from scripts.harm_evaluation import by_folds, by_source, fold_scores
 from scripts.harm_fitting import fit, knowledge
 
 
@@ -16,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with one folder for each data set")
     parser.add_argument("--evaluate", action="store_true", help="print the cross-validated tables as JSON")
     parser.add_argument("--output", type=Path, help="file to write the weights to")
+    parser.add_argument("--folds", type=Path, help="file to write the scores of held-out folds to, by digest of text")
     options = parser.parse_args(arguments)
     examples = load(options.data)
     known = knowledge(examples, own_phrases(), unlabelled(options.data))
@@ -24,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(tables, indent=1))
     if options.output:
         options.output.write_bytes(fit(examples, known))
+    if options.folds:
+        model = HarmModel.read(options.output.read_bytes()) if options.output else HarmModel.packaged()
+        scores = json.dumps(fold_scores(examples, known, threshold=model.threshold)).encode()
+        options.folds.write_bytes(gzip.compress(scores, mtime=0))
 
 
 if __name__ == "__main__":
