@@ -35,7 +35,8 @@ def datafog() -> Callable[[str], object]:
         RegexAnnotator,
     )
 
-    return RegexAnnotator().annotate
+    annotator = RegexAnnotator()
+    return lambda text: annotator.annotate(text)
 
 
 def main() -> None:
