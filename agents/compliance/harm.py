@@ -63,13 +63,14 @@ class HarmModel:
 
     `words` holds one number for each word: its weights for harm and for each hazard, in fields of 32 bits, so that one
     addition adds to all of them. `pairs` holds the weights of neighbouring words for harm. Weights are in units of
-    `unit` logits.
+    `unit` logits. Below the logit `least` no hazard reaches the floor.
     """
 
     version: str
     threshold: float
     floor: float
     gate: float
+    least: float
     bias: float
     unit: float
     words: Mapping[bytes, int]
@@ -91,16 +92,19 @@ class HarmModel:
             ValueError: the bytes are not JSON.
         """
         document = json.loads(gzip.decompress(weights))
+        hazards = tuple(_Hazard(code=code, **numbers) for code, numbers in document["hazards"].items())
+        floor = document["floor"]
         return cls(
             version="harm-" + hashlib.sha256(weights).hexdigest()[:16],
             threshold=document["threshold"],
-            floor=document["floor"],
+            floor=floor,
+            least=min((math.log(floor / (1 - floor)) - hazard.offset) / hazard.slope for hazard in hazards),
             gate=document["gate"],
             bias=document["bias"],
             unit=document["unit"],
             words={word.encode(_ENCODING): _in_fields(row) for word, row in document["words"].items()},
             pairs={_pair(name): weight for name, weight in document["pairs"].items()},
-            hazards=tuple(_Hazard(code=code, **numbers) for code, numbers in document["hazards"].items()),
+            hazards=hazards,
         )
 
     def scores(self, text: str) -> Mapping[str, float]:
@@ -119,8 +123,8 @@ class HarmModel:
         norm = self.unit / math.sqrt(len(words))
         if self.bias + harm * norm < self.gate:
             return _NOTHING
-        harm += sum(map(self.pairs.get, pairwise(words), _ZEROS))
-        return self._attributed(self.bias + harm * norm, self._hazard_logits(fields, norm))
+        logit = self.bias + (harm + sum(map(self.pairs.get, pairwise(words), _ZEROS))) * norm
+        return self._attributed(logit, self._hazard_logits(fields, norm)) if logit >= self.least else _NOTHING
 
     def _attributed(self, logit: float, hazard_logits: list[float]) -> Mapping[str, float]:
         highest = max(hazard_logits)
@@ -129,8 +133,10 @@ class HarmModel:
         if probability < self.floor:
             return _NOTHING
         shares = [math.exp(other - highest) for other in hazard_logits]
-        scale = probability / sum(shares)
-        least = self.floor / scale
+        least = self.floor / probability * sum(shares)
+        if least > 1:
+            return {likeliest.code: probability}
+        scale = self.floor / least
         scored = {
             hazard.code: share * scale for hazard, share in zip(self.hazards, shares, strict=True) if share >= least
         }
@@ -138,10 +144,12 @@ class HarmModel:
         return scored
 
     def _hazard_logits(self, fields: int, norm: float) -> list[float]:
+        """Return the logits of the hazards, all shifted by the same amount."""
         places = len(self.hazards) + 1
-        shifted = (fields + (_HALF * _ONES)) & ((1 << _BITS * places) - 1)
-        sums = unpack(f"<{places}I", shifted.to_bytes(4 * places, "little"))
-        return [hazard.bias + (total - _HALF) * norm for hazard, total in zip(self.hazards, sums[1:], strict=True)]
+        sums = unpack(
+            f"<{places}I", (fields + _HALF * _ONES & (1 << _BITS * places) - 1).to_bytes(4 * places, "little")
+        )
+        return [hazard.bias + total * norm for hazard, total in zip(self.hazards, sums[1:], strict=True)]
 
 
 _ZEROS = repeat(0)
