@@ -71,6 +71,11 @@ class PrivateStep:
         for factor, gradient in zip(self.gradients.factors, self.gradients.per_weight(flat), strict=True):
             factor.weight.grad = gradient.to(factor.weight.dtype)
 
+    def clear_gradient(self) -> None:
+        """Give every weight a gradient of zeros, to be overwritten."""
+        for factor in self.gradients.factors:
+            factor.weight.grad = torch.zeros_like(factor.weight)
+
     def _clipped(self, rows: Sequence[EncodedExample]) -> ClippedSum | None:
         """Return the clipped sum of one micro-batch; None when memory ran out, and smaller ones may fit."""
         try:
