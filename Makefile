@@ -50,6 +50,7 @@ bench: setup  ## print the measured ratios of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.workers
 	$(BIN)/python -m benchmarks.screening
+	$(BIN)/python -m benchmarks.dp_step
 
 package: setup  ## build the wheel and the source distribution
 	$(BIN)/python -m build --no-isolation

@@ -35,8 +35,8 @@ def datafog() -> Callable[[str], object]:
         RegexAnnotator,
     )
 
-    annotator = RegexAnnotator()
-    return lambda text: annotator.annotate(text)
+    annotate: Callable[[str], object] = RegexAnnotator().annotate
+    return annotate
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,10 +17,12 @@ from ctrainer.trainer.per_sample import PerSampleGradients, per_sample_gradients
 from ctrainer.trainer.plan import PrivacyPlan
 from ctrainer.trainer.private_step import PrivateStep
 from ctrainer.trainer.randomness import Randomness
+from ctrainer.trainer.ranks import OneRank, Ranks
 from ctrainer.trainer.state import Progress
 from ctrainer.trainer.tokenization import EncodedExample
 
-Reserve = Callable[[int, int], Granted | Refused | BudgetGranted | BudgetRefused]
+Answer = Granted | Refused | BudgetGranted | BudgetRefused
+Reserve = Callable[[int, int], Answer]
 """Ask the ledger for a block: `(first_step, steps)`. It must not return a grant before the charge is durable."""
 
 
@@ -61,11 +64,14 @@ def train(
     start: Checkpoint | None = None,
     block_steps: int = 8,
     computation: Computation | None = None,
+    ranks: Ranks | None = None,
 ) -> TrainingOutcome:
     """Train the adapter of `model` in place until the plan is done, the ledger refuses, or a stop is asked for.
 
     No noise of a block is drawn before its reservation is granted. A checkpoint is durable at the end of every block,
     and of the step at which it stops, before `on_block` is told. A seeded run that is resumed equals one that was not.
+    Of several `ranks` only the leader reserves, adds noise, saves, and goes by its `start` and `should_stop`; all end
+    with the same adapter, the one that a single rank would have trained, up to the order of sums.
 
     Raises:
         UnsupportedAdapterError: a trainable weight has no per-sample gradients.
@@ -89,6 +95,7 @@ def train(
             step=step,
             progress=_progress(gradients, learning_rate, randomness),
             proof=LiveProof(factors=gradients.factors),
+            ranks=ranks or OneRank(),
         )
         return session.run(
             reserve=reserve,
@@ -114,6 +121,7 @@ class _Session:
     step: PrivateStep
     progress: Progress
     proof: LiveProof
+    ranks: Ranks
     not_finite: int = field(default=0, init=False)
 
     def run(
@@ -130,45 +138,61 @@ class _Session:
         done, steps = self._restore(start), self.step.plan.steps
         while done < steps:
             block = min(block_steps, steps - done)
-            if should_stop():
+            if self.ranks.decide(should_stop):
                 return self._outcome(TrainingEnd.STOPPED, done)
-            checkpoints.ensure_room(self.progress.saved_bytes)
-            answer = reserve(done, block)
+            answer = self.ranks.decide(partial(self._reserve, reserve, checkpoints, done, block))
             if isinstance(answer, Refused | BudgetRefused):
                 return self._outcome(TrainingEnd.HALTED, done, reason=answer.reason, message=answer.message)
             done = self._run_block(done, done + block, should_stop)
-            checkpoints.save(done, self.progress.saved(done))
-            on_block(done)
+            if self.ranks.leads:
+                checkpoints.save(done, self.progress.saved(done))
+                on_block(done)
         self.proof.at_end()
         return self._outcome(TrainingEnd.COMPLETED, done)
 
     def _restore(self, start: Checkpoint | None) -> int:
         """Go back to a checkpoint, if there is one, and return the number of steps done."""
+        start = self.ranks.decide(lambda: start)
         if start is None:
+            self.ranks.follow(weight.data for weight in self.progress.weights.values())
             return 0
         self.progress.restore(start)
         return start.step
 
+    def _reserve(self, reserve: Reserve, checkpoints: Checkpoints, first: int, steps: int) -> Answer:
+        # Room comes first: a block whose result cannot be saved would be spent for nothing.
+        checkpoints.ensure_room(self.progress.saved_bytes)
+        return reserve(first, steps)
+
     def _run_block(self, first: int, end: int, should_stop: Callable[[], bool]) -> int:
         """Run the granted steps `[first, end)`, or fewer when asked to stop; return the number of steps done."""
         for step in range(first, end):
-            if step > first and should_stop():
+            if step > first and self.ranks.decide(should_stop):
                 return step
             self._run_step()
         return end
 
     def _run_step(self) -> None:
         step = self.step
-        members = step.randomness.poisson_sample(len(self.examples), step.plan.sampling_rate)
-        signal = step.signal([self.examples[index] for index in members])
-        noise = step.noise()
-        step.set_gradient(signal.totals, noise)
-        before = self.proof.before()
+        members = self.ranks.decide(self._sample)
+        # In order of length, so that the shares of all ranks are about equally long.
+        by_length = sorted(members, key=lambda index: len(self.examples[index].token_ids))
+        signal = self.ranks.total(step.signal([self.examples[index] for index in self.ranks.share(by_length)]))
+        noise = step.noise() if self.ranks.leads else []
+        if self.ranks.leads:
+            step.set_gradient(signal.totals, noise)
+        else:
+            step.clear_gradient()
+        self.ranks.follow(weight.grad for weight in self.progress.weights.values() if weight.grad is not None)
+        before = self.proof.before() if self.ranks.leads else []
         self.progress.optimizer.step()
         self.progress.optimizer.zero_grad(set_to_none=True)
         self.not_finite += signal.not_finite
-        if members:
+        if members and self.ranks.leads:
             self.proof.check(before, signal=signal.totals, noise=noise)
+
+    def _sample(self) -> list[int]:
+        return self.step.randomness.poisson_sample(len(self.examples), self.step.plan.sampling_rate)
 
     def _outcome(
         self, end: TrainingEnd, step: int, *, reason: str | None = None, message: str | None = None

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrainer.trainer.computation import Computation, even_parts
+from ctrainer.trainer.computation import Computation
 from ctrainer.trainer.errors import OutOfMemoryError
+from ctrainer.trainer.length_buckets import length_buckets
 from ctrainer.trainer.loss import sample_losses
 from ctrainer.trainer.per_sample import ClippedSum, PerSampleGradients
 from ctrainer.trainer.plan import PrivacyPlan
@@ -42,16 +43,21 @@ class PrivateStep:
             OutOfMemoryError: one example alone does not fit into memory.
         """
         total = ClippedSum(totals=self.gradients.zeros(), not_finite=0)
-        by_length = sorted(range(len(examples)), key=lambda index: len(examples[index].token_ids))
-        waiting = even_parts(by_length, self.micro_batch)[::-1]
+        waiting = self._parts(examples)
         while waiting:
             part = waiting.pop()
-            clipped = self._clipped([examples[index] for index in part])
+            clipped = self._clipped(part)
             if clipped is None:
-                waiting += even_parts(part, self.micro_batch)[::-1]
+                waiting += self._parts(part)
             else:
                 total = total.plus(clipped)
         return total
+
+    def _parts(self, examples: Sequence[EncodedExample]) -> list[list[EncodedExample]]:
+        """Return the examples in micro-batches, the longest first."""
+        lengths = [len(example.token_ids) for example in examples]
+        parts = length_buckets(lengths, most=self.micro_batch, pass_tokens=self.computation.pass_tokens)
+        return [[examples[index] for index in part] for part in reversed(parts)]
 
     def noise(self) -> list[Tensor]:
         """Draw the noise of one step, once for the logical batch: a flat float64 tensor for each block."""
@@ -70,6 +76,11 @@ class PrivateStep:
         ]
         for factor, gradient in zip(self.gradients.factors, self.gradients.per_weight(flat), strict=True):
             factor.weight.grad = gradient.to(factor.weight.dtype)
+
+    def clear_gradient(self) -> None:
+        """Give every weight a gradient of zeros, to be overwritten."""
+        for factor in self.gradients.factors:
+            factor.weight.grad = torch.zeros_like(factor.weight)
 
     def _clipped(self, rows: Sequence[EncodedExample]) -> ClippedSum | None:
         """Return the clipped sum of one micro-batch; None when memory ran out, and smaller ones may fit."""

@@ -3,15 +3,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from ctrainer.schemas.training import LoraSettings
 from ctrainer.trainer.accounting import NOTHING
 from ctrainer.trainer.adapter import add_adapter
 from ctrainer.trainer.checkpoint import Checkpoint, Checkpoints
-from ctrainer.trainer.computation import Computation, even_parts
+from ctrainer.trainer.computation import Computation
 from ctrainer.trainer.errors import CheckpointNotSavedError, NotTrainingError
 from ctrainer.trainer.ledger import Granted, Refused
 from ctrainer.trainer.loop import TrainingEnd, TrainingOutcome, train
@@ -326,13 +324,3 @@ def test_one_poisoned_record_does_not_end_a_session(session: Session) -> None:
     outcome = session.run(plan_of(steps=4, rate=1.0))
     assert outcome == TrainingOutcome(end=TrainingEnd.COMPLETED, step=4, not_finite=4)
     assert all(bool(torch.isfinite(weight).all()) for weight in session.weights())
-
-
-@given(count=st.integers(0, 50), most=st.integers(1, 9))
-def test_a_batch_is_split_into_the_fewesteven_parts(count: int, most: int) -> None:
-    parts = even_parts(range(count), most)
-    sizes = [len(part) for part in parts]
-    assert [member for part in parts for member in part] == list(range(count))
-    assert len(parts) == -(-count // most)
-    assert all(1 <= size <= most for size in sizes)
-    assert not sizes or max(sizes) - min(sizes) <= 1
