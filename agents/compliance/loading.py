@@ -16,6 +16,8 @@ from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH
 from ctrainer.schemas.errors import ConstitutionalTrainerError
 from ctrainer.schemas.message import describe_faults
 
+MOST_CHARACTERS = 1_048_576
+
 
 class ConstitutionError(ConstitutionalTrainerError):
     """A document cannot be used. `faults` names everything that must be mended."""
@@ -51,10 +53,14 @@ def load_constitution(text: str, *, governance_hash: str = GOVERNANCE_HASH) -> C
 
 
 def _parse(text: str) -> dict[str, Any]:
+    if len(text) > MOST_CHARACTERS:
+        raise ConstitutionError([f"document: got {len(text)} characters, expected at most {MOST_CHARACTERS}"])
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConstitutionError([f"document: not well-formed YAML: {error}"]) from error
+    except RecursionError as error:
+        raise ConstitutionError(["document: nested too deeply"]) from error
     if not isinstance(document, dict):
         raise ConstitutionError(["document: expected a mapping with id, version, governance_hash and principles"])
     return {name: value for name, value in document.items() if not str(name).startswith("x-")}

@@ -1,6 +1,9 @@
+import time
+
 import pytest
 import yaml
 
+from ctrainer.agents.compliance.detectors.patterns import Pattern, PatternScanner
 from ctrainer.agents.compliance.loading import ConstitutionError, default_constitution, load_constitution
 
 
@@ -74,11 +77,40 @@ def test_all_faults_are_told_at_once() -> None:
         assert expected in faults
 
 
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)*b", "(.*)*x{900}", "(x+x+)+y"])
+def test_a_pattern_that_would_never_end_elsewhere_is_judged_at_once_here(pattern: str) -> None:
+    scanner = PatternScanner([Pattern(text=pattern)])
+    text = "a" * 50_000 + "!" + "x" * 50_000
+    started = time.process_time()
+    for number in scanner.candidates(text) | {0}:
+        list(scanner.spans(number, text))
+    assert time.process_time() - started < 2.0, "a backtracking engine takes longer than the age of the world"
+
+
 def test_a_principle_without_rules_may_be_observed() -> None:
     observed = principle(id="later", mode="shadow", rules=[])
     assert len(load_constitution(document(principle(), observed)).principles) == 2
 
 
-@pytest.mark.parametrize("text", ["", "- a", "a: [", "principles: {}", document(principle(mode="off"))])
+ALIASES = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "- a",
+        "a: [",
+        "principles: {}",
+        document(principle(mode="off")),
+        "principles: &a [*a]",
+        "principles: [&a {id: *a}]",
+        ALIASES + "principles: *i",
+        "[" * 50_000,
+        "x" * 1_048_577,
+    ],
+)
 def test_what_is_no_constitution_is_refused(text: str) -> None:
     assert faults_of(text)
