@@ -174,7 +174,7 @@ def _units(weights: Floats) -> list[int]:
 
 def _word_rows(terms: Vocabulary, harm: Floats, of_hazards: Floats) -> Iterator[tuple[str, list[int]]]:
     """Yield the weight of each word for harm and, where the word tells hazards apart, for each hazard."""
-    spread = of_hazards.max(0) - of_hazards.min(0)
+    spread = (of_hazards.max(0) - of_hazards.min(0)) * np.sqrt(terms.word_counts + 1)
     floor = np.sort(spread)[-min(_HAZARD_WORDS, len(spread))]
     for (word, number), weight in zip(terms.words.items(), _units(harm), strict=True):
         if spread[number] >= floor:
