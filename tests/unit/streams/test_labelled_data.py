@@ -1,0 +1,54 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ctrainer.agents.compliance.loading import default_constitution
+from ctrainer.streams.labelled_data import LabelledData, NoDataError
+
+CONSTITUTION = default_constitution()
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "xstest": [{"text": "a", "label": 1}, {"text": "b", "label": 0}],
+    "ailuminate_en_us": [{"text": "c", "hazard": "iwp_x"}, {"text": "advice", "hazard": "spc_hlt"}],
+    "presidio_synth": [{"text": "d", "spans": [{"type": "US_SSN"}, {"type": "PERSON"}]}],
+    "synthetic_secrets": [{"text": "e", "label": 1, "type": "pem"}, {"text": "f", "label": 0, "type": "uuid"}],
+    "self_instruct": [{"text": "g", "response": "h"}],
+    "openai_moderation": [
+        {"text": "i", "label": 1, "categories": {"SH": 1}},
+        {"text": "j", "label": 0, "categories": {}},
+    ],
+}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> LabelledData:
+    for name, rows in ROWS.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "dev.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return LabelledData(tmp_path, CONSTITUTION)
+
+
+def test_labels_become_the_principles_that_stand_for_them(data: LabelledData) -> None:
+    found = {text.text: (set(text.breaches), text.harmful) for text in data.texts()}
+    assert found == {
+        "a": (set(), True),
+        "b": (set(), False),
+        "c": ({"weapons"}, True),
+        "d": ({"privacy-identity"}, False),
+        "e": ({"key-material"}, None),
+        "f": (set(), None),
+        "g": (set(), False),
+        "h": (set(), False),
+        "i": ({"self-harm"}, True),
+        "j": (set(), False),
+    }
+
+
+def test_an_answer_is_judged_as_one(data: LabelledData) -> None:
+    assert {text.text: text.role for text in data.texts()}["h"] == "assistant"
+
+
+def test_a_folder_without_any_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NoDataError):
+        LabelledData(tmp_path, CONSTITUTION).texts()
