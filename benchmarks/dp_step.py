@@ -13,12 +13,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.dp_paths import Shape, Step, a_plan, our_step, random_batches, step_paths
 from ctrainer.trainer.computation import Computation
+from ctrainer.trainer.tokenization import TokenBatch
 
 SMOL_LAYERS, SMOL_VOCABULARY = 30, 49_152
 ALWAYS = ("non_private", "ours")
@@ -70,17 +72,15 @@ def measure(setting: Setting, device: torch.device, *, rounds: int, others_every
     """Measure every path in every round, in random order; those that are not ours only every few rounds."""
     computation, plan = Computation.on(device), a_plan()
     model = setting.shape.build(device)
-    paths = step_paths(model, computation, plan)
     batches = random_batches(setting.shape, device, samples=setting.samples, tokens=setting.tokens)
-    for step in paths.values():
-        step(next(batches))
+    paths = {name: step for name, step in step_paths(model, computation, plan).items() if _fits(step, batches)}
     memory = {name: _peak_memory(step, batches, device) for name, step in paths.items()}
     seconds: dict[str, list[float]] = {name: [] for name in paths}
     ratios: dict[str, list[float]] = {name: [] for name in paths}
     for number in range(rounds):
-        names = [*ALWAYS, *(OTHERS if number % others_every == 0 else ())]
+        names = [name for name in paths if name in ALWAYS or number % others_every == 0]
         random.shuffle(names)
-        taken = {name: _seconds(lambda name=name: paths[name](next(batches)), device) for name in names}  # type: ignore[misc]
+        taken = {name: _seconds(partial(paths[name], next(batches)), device) for name in names}
         for name in names:
             seconds[name].append(taken[name])
             ratios[name].append(taken[name] / taken["non_private"])
@@ -93,6 +93,15 @@ def measure(setting: Setting, device: torch.device, *, rounds: int, others_every
         memory={name: peak / memory["non_private"] for name, peak in memory.items()},
         noise_share=noise_seconds / statistics.median(seconds["ours"]),
     )
+
+
+def _fits(step: Step, batches: Iterator[TokenBatch]) -> bool:
+    """Make a first step, which also warms up; return whether it fits into memory. Ours and the non-private must."""
+    try:
+        step(next(batches))
+    except torch.OutOfMemoryError:
+        return False
+    return True
 
 
 def _seconds(act: Callable[[], object], device: torch.device) -> float:
@@ -109,16 +118,16 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _peak_memory(step: Step, batches: Iterator[object], device: torch.device) -> float:
+def _peak_memory(step: Step, batches: Iterator[TokenBatch], device: torch.device) -> float:
     """Return the most MiB that tensors of one step hold at once, beyond what is held before it."""
     batch = next(batches)
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
-        step(batch)  # type: ignore[arg-type]
+        step(batch)
         return (torch.cuda.max_memory_allocated(device) - before) / MEBIBYTE
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step(batch)  # type: ignore[arg-type]
+        step(batch)
     events = profiler.profiler.kineto_results.events()
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
     held = most = 0
@@ -128,22 +137,25 @@ def _peak_memory(step: Step, batches: Iterator[object], device: torch.device) ->
     return most / MEBIBYTE
 
 
-def summary(measured: Sequence[Measured], device: torch.device) -> dict[str, float | str]:
-    """Return the medians over the settings."""
+def summary(measured: Sequence[Measured], device: torch.device) -> dict[str, float | str | None]:
+    """Return the medians over the settings; None for a path that fits into memory in none of them."""
 
-    def median(ratios: Iterator[float]) -> float:
-        return round(statistics.median(ratios), 3)
+    def median(ratios: Iterator[float]) -> float | None:
+        known = list(ratios)
+        return round(statistics.median(known), 3) if known else None
 
     return {
         "time_ratio": median(one.time["ours"] for one in measured),
         "memory_ratio": median(one.memory["ours"] for one in measured),
-        **{f"time_ratio_{name}": median(one.time[name] for one in measured) for name in OTHERS},
+        **{f"time_ratio_{name}": median(one.time[name] for one in measured if name in one.time) for name in OTHERS},
         "device": str(torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"),
     }
 
 
 def _line(one: Measured) -> str:
-    ratios = "  ".join(f"{name} {one.time[name]:.2f}/{one.memory[name]:.2f}" for name in ("ours", *OTHERS))
+    ratios = "  ".join(
+        f"{name} {one.time[name]:.2f}/{one.memory[name]:.2f}" for name in ("ours", *OTHERS) if name in one.time
+    )
     return f"{one.setting:22} {one.seconds:8.3f} s  {ratios}  noise {one.noise_share:.1%}"
 
 

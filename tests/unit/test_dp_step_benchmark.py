@@ -26,11 +26,12 @@ def test_the_last_line_has_the_medians_over_the_settings() -> None:
         )
         for ratio in (1.0, 3.0, 2.0)
     ]
+    del measured[0].time["ghost"]  # type: ignore[attr-defined]
     assert summary(measured, CPU) == {
         "time_ratio": 2.0,
         "memory_ratio": 4.0,
         "time_ratio_opacus_hooks": 2.0,
         "time_ratio_functorch": 2.0,
-        "time_ratio_ghost": 2.0,
+        "time_ratio_ghost": 2.5,
         "device": "cpu",
     }
