@@ -21,11 +21,10 @@ def digest_of_text(text: str) -> str:
 
 
 class FoldedHarm:
-    """Scores known texts out of fold and all others by the packaged model. `used` counts the former."""
+    """Scores known texts out of fold and all others by the packaged model."""
 
     def __init__(self, model: HarmModel, folds: Mapping[str, Mapping[str, float]]) -> None:
         self.version = f"{model.version}+folds"
-        self.used = 0
         self._model = model
         self._folds = folds
 
@@ -38,7 +37,8 @@ class FoldedHarm:
     def scores(self, text: str) -> Mapping[str, float]:
         """Return hazard code to calibrated probability."""
         known = self._folds.get(digest_of_text(text))
-        if known is None:
-            return self._model.scores(text)
-        self.used += 1
-        return known
+        return self._model.scores(text) if known is None else known
+
+    def knows(self, text: str) -> bool:
+        """Return whether the packaged model was trained on a text."""
+        return digest_of_text(text) in self._folds

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ctrainer.agents.compliance.detectors.names import HARM_SCORE
 from ctrainer.agents.compliance.harm_folds import FoldedHarm
 from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.measurement import (
@@ -40,7 +39,7 @@ def evaluate(
     texts = LabelledData(data, constitution).texts()
     court = Court(constitution, harm=folded)
     started = process_time()
-    observed = [_observed(court, text) for text in texts]
+    observed = [_observed(court, folded, text) for text in texts]
     microseconds = (process_time() - started) / len(texts) * 1e6
     enforced = [one.id for one in constitution.principles if one.mode is Mode.ENFORCE]
     harm = _harm_principles(constitution)
@@ -51,7 +50,7 @@ def evaluate(
         "neutral_accepted": _accepted(pairs),
         "cpu_us_per_text": microseconds,
         "texts": len(texts),
-        "out_of_fold": folded.used,
+        "out_of_fold": sum(folded.knows(text.text) for text in texts),
     }
     if plot is not None:
         plot.write_text(bar_chart("F1 by principle", {row["principle"]: row["f1"] for row in table["principles"]}))
@@ -64,16 +63,16 @@ def evaluate(
     print_rows("in all", [_shown(rest)], as_json=False)
 
 
-def _observed(court: Court, text: LabelledText) -> Observed:
+def _observed(court: Court, harm: FoldedHarm, text: LabelledText) -> Observed:
     findings = court.examine(spoken(text.text, text.role)).findings
     breached = [one for one in findings if one.breaches and one.source.principle.mode is Mode.ENFORCE]
-    harm = max((one.score for one in breached if one.source.rule.detector == HARM_SCORE), default=0.0)
-    return Observed(frozenset(one.source.principle.id for one in breached), harm)
+    probability = max(harm.scores(text.text).values(), default=0.0)
+    return Observed(frozenset(one.source.principle.id for one in breached), probability)
 
 
 def _harm_principles(constitution: Constitution) -> frozenset[str]:
     """Return the principles that stand for harm: not for data of persons, secrets or languages."""
-    spared = ("privacy-", "secrets", "key-material", "language", "copyright")
+    spared = ("privacy-", "secrets", "key-material", "language")
     return frozenset(one.id for one in constitution.principles if not one.id.startswith(spared))
 
 
