@@ -45,7 +45,7 @@ class LedgerHistory(RuleBasedStateMachine):
         self.log, self.offset = Log(), 0
         self.owner = self.new_owner()
         self.requests: list[ReserveBudget | SettleBudget] = []
-        self.spent = dict.fromkeys(SCOPES, (0.0,))
+        self.spent: dict[str, tuple[float, ...]] = dict.fromkeys(SCOPES, (0.0,))
 
     def new_owner(self) -> PrivacyLedger:
         owner = PrivacyLedger(topics=self.log, in_force=lambda: CONSTITUTION)  # type: ignore[arg-type]
