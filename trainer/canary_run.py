@@ -71,9 +71,13 @@ def _scores(step: PrivateStep, included: Sequence[bool]) -> list[float]:
     clipped = step.gradients.clipped_sum(step.plan.clip_norm, samples=sum(included))
     step.set_gradient(clipped.totals, step.noise())
     released = torch.empty(sum(block.size for block in step.gradients.blocks))
-    released[_order(step)] = torch.cat([factor.weight.grad.flatten() for factor in step.gradients.factors])
+    released[_order(step)] = torch.cat([gradient.flatten() for gradient in _gradients(step)])
     scores = released[: len(included)] * (step.plan.expected_batch_size / step.plan.clip_norm)
     return [float(score) for score in scores]
+
+
+def _gradients(step: PrivateStep) -> list[Tensor]:
+    return [factor.weight.grad for factor in step.gradients.factors if factor.weight.grad is not None]
 
 
 def _insert(step: PrivateStep, canaries: Sequence[int]) -> None:

@@ -68,9 +68,7 @@ def prefix_error(*, bands: int, steps: int) -> float:
     >>> round(prefix_error(bands=1, steps=39), 2), round(prefix_error(bands=39, steps=39), 2)
     (4.47, 2.07)
     """
-    coefficients = square_root_coefficients(bands)
     impulse = iter([torch.ones(1), *[torch.zeros(1)] * (steps - 1)])
     noise = MatrixNoise(bands=bands, steps=steps, scale=1.0, draw=lambda: next(impulse))
-    response = np.cumsum([float(noise.next()) for _ in range(steps)]) / column_norm(coefficients, steps=steps)
-    squares = np.cumsum(response**2)
-    return float(np.sqrt(squares.mean())) * column_norm(coefficients, steps=steps)
+    sums = np.cumsum([float(noise.next()) for _ in range(steps)])
+    return float(np.sqrt(np.cumsum(sums**2).mean()))
