@@ -45,15 +45,18 @@ from ctrainer.trainer.accounting import epsilon_of, rdp_of_step
 from ctrainer.trainer.ledger import Grant, Granted, LedgerState, Refused, reserve
 
 STAGE = "privacy"
+_MECHANISM_CHANGED = "mechanism-changed"
+_SESSION_STOPPED = "session-stopped"
 _REQUEST: TypeAdapter[ReserveBudget | SettleBudget] = TypeAdapter(LedgerRequest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """The ledger of one scope, and which mechanism each of its sessions was granted."""
+    """The ledger of one scope, which mechanism each of its sessions was granted, and which sessions were stopped."""
 
     ledger: LedgerState = field(default_factory=LedgerState)
     mechanisms: MappingProxyType[str, Mechanism] = field(default_factory=lambda: MappingProxyType({}))
+    stopped: frozenset[str] = frozenset()
 
 
 Scopes: TypeAlias = dict[str, Scope]
@@ -125,17 +128,28 @@ def read_request(record: Record) -> ReserveBudget | SettleBudget:
 
 
 def after(scope: Scope, record: LedgerRecord) -> Scope:
-    """Return a scope after one more entry of its ledger."""
+    """Return a scope after one more entry of its ledger. A session that violated its grants is stopped for good."""
     entry = record.entry
     if not isinstance(entry, BudgetGranted):
-        return replace(scope, ledger=replace(scope.ledger, sequence=entry.sequence))
+        stopped = scope.stopped | _stopped_by(scope, entry)
+        return replace(scope, ledger=replace(scope.ledger, sequence=entry.sequence), stopped=stopped)
     request = entry.request
     grant = Grant(fingerprint=fingerprint(request), steps=request.steps)
     grants = MappingProxyType({**scope.ledger.grants, request.reservation_id: grant})
-    return Scope(
+    return replace(
+        scope,
         ledger=LedgerState(rdp=entry.rdp, grants=grants, sequence=entry.sequence),
         mechanisms=MappingProxyType({**scope.mechanisms, request.session_id: request.mechanism}),
     )
+
+
+def _stopped_by(scope: Scope, entry: BudgetRefused | BudgetSettled) -> frozenset[str]:
+    """Return the session that an entry stops, if any: derived from the ledger alone, so a new owner knows it too."""
+    if isinstance(entry, BudgetSettled):
+        violated = _overspend(scope, entry.request) is not None
+    else:
+        violated = entry.reason == _MECHANISM_CHANGED
+    return frozenset({entry.request.session_id}) if violated else frozenset()
 
 
 def fingerprint(request: ReserveBudget) -> str:
@@ -146,6 +160,8 @@ def fingerprint(request: ReserveBudget) -> str:
 async def _decide(scope: Scope, request: ReserveBudget | SettleBudget) -> tuple[LedgerRecord, Sequence[Message]]:
     if isinstance(request, SettleBudget):
         return _settle(scope, request)
+    if request.session_id in scope.stopped:
+        return _refused(scope, request, _session_stopped(scope, request))
     if (request.mechanism.unit, request.mechanism.adjacency) != (PrivacyUnit.RECORD, Adjacency.ADD_REMOVE):
         return _refused(scope, request, _unaccounted(scope, request))
     known = scope.mechanisms.get(request.session_id)
@@ -230,26 +246,40 @@ def _unaccounted(scope: Scope, request: ReserveBudget) -> Refused:
     )
 
 
+def _session_stopped(scope: Scope, request: ReserveBudget) -> Refused:
+    return Refused(
+        reason=_SESSION_STOPPED,
+        message="the session did what its grants do not cover, and was stopped; look for BudgetViolated on its scope",
+        epsilon=epsilon_of(scope.ledger.rdp, request.delta),
+        acceptable_steps=0,
+    )
+
+
 def _mechanism_changed(scope: Scope, request: ReserveBudget) -> tuple[LedgerRecord, Sequence[Message]]:
     """Refuse a session that asks for another mechanism than it was granted before, and raise the alarm."""
     message = "the session was granted another mechanism before; a session keeps one mechanism"
     epsilon = epsilon_of(scope.ledger.rdp, request.delta)
-    answer = Refused(reason="mechanism-changed", message=message, epsilon=epsilon, acceptable_steps=0)
+    answer = Refused(reason=_MECHANISM_CHANGED, message=message, epsilon=epsilon, acceptable_steps=0)
     record, events = _refused(scope, request, answer)
-    return record, [*events, _violation(request, "mechanism-changed", message)]
+    return record, [*events, _violation(request, _MECHANISM_CHANGED, message)]
 
 
 def _settle(scope: Scope, request: SettleBudget) -> tuple[LedgerRecord, Sequence[Message]]:
     """Note what was used. More than was granted, or without a grant, is a violation; nothing is ever refunded."""
     entry = BudgetSettled(sequence=scope.ledger.sequence + 1, request=request)
-    grant = scope.ledger.grants.get(request.reservation_id)
-    events: list[Message] = []
-    if grant is None:
-        events = [_violation(request, "spend-without-grant", "steps were run that no grant covers")]
-    elif request.steps_used > grant.steps:
-        message = f"{request.steps_used} steps were run, {grant.steps} were granted"
-        events = [_violation(request, "spend-over-grant", message)]
+    overspend = _overspend(scope, request)
+    events = [] if overspend is None else [_violation(request, *overspend)]
     return LedgerRecord(scope=request.scope, entry=entry), events
+
+
+def _overspend(scope: Scope, request: SettleBudget) -> tuple[str, str] | None:
+    """Return why a settlement is a violation: its reason and message; None where a grant covers it."""
+    grant = scope.ledger.grants.get(request.reservation_id)
+    if grant is None:
+        return "spend-without-grant", "steps were run that no grant covers"
+    if request.steps_used > grant.steps:
+        return "spend-over-grant", f"{request.steps_used} steps were run, {grant.steps} were granted"
+    return None
 
 
 def _violation(request: ReserveBudget | SettleBudget, reason: str, message: str) -> BudgetViolated:

@@ -11,10 +11,12 @@ from rich.console import Console
 
 from ctrainer.schemas.errors import ConstitutionalTrainerError
 from ctrainer.streams.commands import (
+    budget,
     constitution,
     demo,
     doctor,
     keys,
+    privacy,
     review,
     samples,
     screen,
@@ -41,6 +43,8 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(submit.app, name="submit")
 app.add_typer(constitution.app, name="constitution")
 app.add_typer(review.app, name="review")
+app.add_typer(budget.app, name="budget")
+app.add_typer(privacy.app, name="privacy")
 app.command("worker")(worker.worker)
 app.command("trainer")(worker.trainer)
 app.command("produce")(samples.produce)

@@ -71,16 +71,20 @@ def reserve(
 ) -> tuple[LedgerState, Granted | Refused]:
     """Charge a reservation if the spend after it stays within 95 % of its ceiling.
 
-    The same reservation again gets the same answer and is not charged again; another one under its id is refused.
+    The same reservation again gets the same answer and is not charged again; another one under its id is refused, and
+    so is one that would not add to the spend.
     """
     known = state.grants.get(reservation_id)
     before = epsilon_of(state.rdp, delta)
     if known is not None:
         return state, _known(known, fingerprint, state.rdp, before)
+    fault = _wrong_request(step_rdp, steps)
+    if fault is not None:
+        return state.with_entry(), Refused(reason="wrong-request", message=fault, epsilon=before, acceptable_steps=0)
     rdp = compose(state.rdp, step_rdp, steps)
     after = epsilon_of(rdp, delta)
     limit = HALT_SHARE * epsilon_ceiling
-    if after > limit:
+    if not after <= limit:
         fits = most_steps(state.rdp, step_rdp, limit=limit, delta=delta)
         message = f"{steps} steps would take epsilon from {before:.4f} to {after:.4f}, over {limit:.4f} (95 %)"
         return state.with_entry(), Refused(
@@ -89,6 +93,14 @@ def reserve(
     threshold = ALERT_SHARE * epsilon_ceiling
     granted = Granted(epsilon=after, rdp=rdp, alert=before < threshold <= after)
     return state.with_grant(reservation_id, Grant(fingerprint=fingerprint, steps=steps), rdp), granted
+
+
+def _wrong_request(step_rdp: tuple[float, ...], steps: int) -> str | None:
+    if steps <= 0:
+        return f"steps: got {steps}, expected at least 1"
+    if not all(value >= 0 for value in step_rdp):
+        return "cost of a step: got a negative or undefined divergence, expected numbers of at least 0"
+    return None
 
 
 def _known(known: Grant, fingerprint: str, rdp: tuple[float, ...], epsilon: float) -> Granted | Refused:

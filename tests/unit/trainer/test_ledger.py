@@ -1,5 +1,6 @@
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,6 +62,32 @@ def test_asking_again_is_answered_again_and_not_charged() -> None:
     assert not first.repeated
     assert second.epsilon == first.epsilon
     assert twice == once
+
+
+@given(st.integers(-1_000, 0), BLOCKS)
+def test_a_reservation_that_adds_nothing_is_refused(steps: int, blocks: list[tuple[int, int]]) -> None:
+    state = LedgerState()
+    for name, count in blocks:
+        state, _ = ask(state, str(name), count)
+    after, answer = ask(state, "new", steps)
+    assert isinstance(answer, Refused)
+    assert answer.reason == "wrong-request"
+    assert after.rdp == state.rdp
+
+
+@pytest.mark.parametrize("value", [math.nan, -0.1])
+def test_a_step_of_undefined_or_negative_cost_is_refused(value: float) -> None:
+    _, answer = reserve(
+        LedgerState(),
+        reservation_id="a",
+        fingerprint="a",
+        step_rdp=(value, *STEP[1:]),
+        steps=1,
+        epsilon_ceiling=8.0,
+        delta=1e-5,
+    )
+    assert isinstance(answer, Refused)
+    assert answer.reason == "wrong-request"
 
 
 def test_another_request_under_a_known_id_is_refused() -> None:

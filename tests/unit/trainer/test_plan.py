@@ -1,15 +1,33 @@
+import math
+from typing import Any
+
 import pytest
 
-from ctrainer.trainer.accounting import rdp_of_step
-from ctrainer.trainer.ledger import Granted, LedgerState, reserve
-from ctrainer.trainer.plan import Fault, PrivacyPlan, make_plan
+from ctrainer.schemas.privacy import Adjacency, PrivacyUnit
+from ctrainer.trainer.accounting import NOTHING, compose, epsilon_of, prv_epsilon, rdp_of_step
+from ctrainer.trainer.ledger import Granted, LedgerState, Refused, reserve
+from ctrainer.trainer.plan import Fault, PlanMode, PrivacyPlan, RecordOrder, make_plan
+from ctrainer.trainer.user_accounting import user_rdp_of_step
 
 
 def plan_for(
-    *, epsilon: float = 8.0, delta: float = 1e-5, records: int = 400, batch: float = 6.0, steps: int = 40
+    *,
+    epsilon: float = 8.0,
+    delta: float = 1e-5,
+    records: int = 400,
+    batch: float = 6.0,
+    steps: int = 40,
+    clip_norm: float = 1.0,
+    **options: Any,
 ) -> PrivacyPlan | tuple[Fault, ...]:
     return make_plan(
-        epsilon=epsilon, delta=delta, records=records, expected_batch_size=batch, steps=steps, clip_norm=1.0
+        epsilon=epsilon,
+        delta=delta,
+        records=records,
+        expected_batch_size=batch,
+        steps=steps,
+        clip_norm=clip_norm,
+        **options,
     )
 
 
@@ -37,7 +55,141 @@ def test_the_ledger_grants_every_block_of_a_plan(epsilon: float, records: int, b
 def test_a_plan_spends_nearly_what_it_may() -> None:
     plan = plan_for()
     assert isinstance(plan, PrivacyPlan)
-    assert 0.94 * 8 < plan.epsilon_planned <= 0.949 * 8
+    assert plan.epsilon_with_spares is not None
+    assert 0.94 * 8 < plan.epsilon_with_spares <= 0.949 * 8
+    assert plan.epsilon_planned < plan.epsilon_with_spares
+
+
+def granted_blocks(plan: PrivacyPlan, blocks: int) -> list[bool]:
+    state, answers = LedgerState(), []
+    for block in range(blocks):
+        state, answer = reserve(
+            state,
+            reservation_id=str(block),
+            fingerprint="plan",
+            step_rdp=rdp_of_step(plan.sampling_rate, plan.noise_multiplier),
+            steps=8,
+            epsilon_ceiling=plan.epsilon_ceiling,
+            delta=plan.delta,
+        )
+        answers.append(isinstance(answer, Granted))
+    return answers
+
+
+@pytest.mark.parametrize("crashes", [0, 1, 2])
+def test_a_session_with_as_many_crashes_as_spare_blocks_finishes(crashes: int) -> None:
+    plan = plan_for(spare_blocks=crashes)
+    assert isinstance(plan, PrivacyPlan)
+    assert plan.spare_steps == 8 * crashes
+    assert all(granted_blocks(plan, plan.steps // 8 + crashes))
+
+
+def test_the_last_permitted_step_is_granted_and_the_next_one_is_not() -> None:
+    plan = plan_for(steps=200)
+    assert isinstance(plan, PrivacyPlan)
+    assert plan.last_permitted_step is not None
+    assert plan.last_permitted_step >= plan.steps + plan.spare_steps
+    for steps, kind in ((plan.last_permitted_step, Granted), (plan.last_permitted_step + 1, Refused)):
+        _, answer = reserve(
+            LedgerState(),
+            reservation_id="all",
+            fingerprint="plan",
+            step_rdp=rdp_of_step(plan.sampling_rate, plan.noise_multiplier),
+            steps=steps,
+            epsilon_ceiling=plan.epsilon_ceiling,
+            delta=plan.delta,
+        )
+        assert isinstance(answer, kind)
+
+
+@pytest.mark.parametrize(
+    ("rate", "steps", "noise", "rdp", "prv"),
+    [(0.0256, 117, 0.6, 8.670, 7.307), (0.1024, 29, 1.0, 4.890, 4.224), (0.01024, 292, 0.8, 2.658, 2.062)],
+)
+def test_rdp_is_above_prv_and_prv_is_the_loss_distribution_of_another_library(
+    rate: float, steps: int, noise: float, rdp: float, prv: float
+) -> None:
+    ours = prv_epsilon(sampling_rate=rate, noise_multiplier=noise, steps=steps, delta=1e-5)
+    exact = pld_epsilon(rate=rate, noise=noise, steps=steps)
+    assert epsilon_of(compose(NOTHING, rdp_of_step(rate, noise), steps), 1e-5) == pytest.approx(rdp, abs=2e-3)
+    assert ours == pytest.approx(prv, abs=2e-3)
+    assert exact <= ours <= exact + 0.012
+
+
+def pld_epsilon(*, rate: float, noise: float, steps: int) -> float:
+    import dp_accounting  # noqa: PLC0415 - seconds, for one test
+    from dp_accounting import pld  # noqa: PLC0415 - as above
+
+    event = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(noise))
+    accountant = pld.PLDAccountant(value_discretization_interval=1e-3)
+    accountant.compose(event, steps)
+    return float(accountant.get_epsilon(1e-5))
+
+
+def test_one_record_a_user_costs_what_a_record_costs_and_more_cost_more() -> None:
+    record = compose(NOTHING, rdp_of_step(0.01024, 0.8), 292)
+    epsilons = [
+        epsilon_of(compose(NOTHING, user_rdp_of_step(0.01024, 0.8, records_per_user=count), 292), 1e-5)
+        for count in (1, 2, 4)
+    ]
+    assert epsilons[0] == pytest.approx(epsilon_of(record, 1e-5), rel=1e-6)
+    assert epsilons == sorted(epsilons)
+    # The tight mixture-of-Gaussians loss distribution gives 8.70 for 4 records; RDP is an upper bound on it.
+    assert 8.70 <= epsilons[2] <= 1.35 * 8.70
+
+
+def test_users_with_several_records_get_more_noise() -> None:
+    single = plan_for(unit=PrivacyUnit.USER)
+    several = plan_for(unit=PrivacyUnit.USER, records_per_user=3)
+    assert isinstance(single, PrivacyPlan)
+    assert isinstance(several, PrivacyPlan)
+    assert several.noise_multiplier > single.noise_multiplier
+    assert several.epsilon_planned <= 0.95 * 8
+
+
+def test_a_single_pass_costs_one_release_without_amplification() -> None:
+    plan = plan_for(mode=PlanMode.SINGLE_PASS, order=RecordOrder.ARRIVAL)
+    assert isinstance(plan, PrivacyPlan)
+    assert plan.epsilon_planned == epsilon_of(rdp_of_step(1.0, plan.noise_multiplier), 1e-5)
+    assert plan.noise_multiplier > 0.6
+
+
+@pytest.mark.parametrize(
+    ("mode", "order"),
+    [
+        (PlanMode.SEALED_POISSON, RecordOrder.ARRIVAL),
+        (PlanMode.SINGLE_PASS, RecordOrder.SEALED),
+        (PlanMode.SINGLE_PASS_CORRELATED, RecordOrder.SEALED),
+    ],
+)
+def test_a_mode_that_does_not_match_the_order_of_the_data_is_refused(mode: PlanMode, order: RecordOrder) -> None:
+    faults = plan_for(mode=mode, order=order)
+    assert isinstance(faults, tuple)
+    assert [fault.reason for fault in faults] == ["mode-not-for-this-order"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"epsilon": 0.0}, "epsilon-not-positive"),
+        ({"epsilon": math.nan}, "epsilon-not-positive"),
+        ({"delta": 0.0}, "delta-not-positive"),
+        ({"steps": 0}, "steps-not-positive"),
+        ({"steps": -3}, "steps-not-positive"),
+        ({"batch": 0.0}, "expected-batch-size-not-positive"),
+        ({"clip_norm": -1.0}, "clip-norm-not-positive"),
+        ({"clip_norm": math.inf}, "clip-norm-not-positive"),
+        ({"records": 0}, "empty-dataset"),
+        ({"spare_blocks": -1}, "spare-blocks-negative"),
+        ({"records_per_user": 2}, "unsupported-user-unit"),
+        ({"adjacency": Adjacency.REPLACE_ONE}, "unsupported-adjacency"),
+        ({"steps": 100, "mode": PlanMode.SINGLE_PASS, "order": RecordOrder.ARRIVAL}, "pass-over-dataset"),
+    ],
+)
+def test_a_number_that_no_plan_can_have_is_refused_by_its_name(changes: dict[str, Any], reason: str) -> None:
+    faults = plan_for(**changes)
+    assert isinstance(faults, tuple)
+    assert reason in {fault.reason for fault in faults}
 
 
 def test_all_faults_are_told_at_once() -> None:
