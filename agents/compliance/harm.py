@@ -8,8 +8,8 @@ import gzip
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise, repeat
@@ -98,7 +98,7 @@ class HarmModel:
             version="harm-" + hashlib.sha256(weights).hexdigest()[:16],
             threshold=document["threshold"],
             floor=floor,
-            least=min((math.log(floor / (1 - floor)) - hazard.offset) / hazard.slope for hazard in hazards),
+            least=_least_logit(floor, hazards),
             gate=document["gate"],
             bias=document["bias"],
             unit=document["unit"],
@@ -106,6 +106,10 @@ class HarmModel:
             pairs={_pair(name): weight for name, weight in document["pairs"].items()},
             hazards=hazards,
         )
+
+    def above(self, floor: float) -> Self:
+        """Return the same model that keeps probabilities under `floor` to itself, which is faster."""
+        return replace(self, floor=floor, least=_least_logit(floor, self.hazards))
 
     def scores(self, text: str) -> Mapping[str, float]:
         """Return hazard code to calibrated probability, for hazards at or above the floor; empty for most texts.
@@ -155,6 +159,10 @@ class HarmModel:
 _ZEROS = repeat(0)
 _ONES = sum(1 << (_BITS * place) for place in range(16))
 """One in every field, for more fields than there are hazards."""
+
+
+def _least_logit(floor: float, hazards: Sequence[_Hazard]) -> float:
+    return min((math.log(floor / (1 - floor)) - hazard.offset) / hazard.slope for hazard in hazards)
 
 
 def _pair(name: str) -> tuple[bytes, bytes]:

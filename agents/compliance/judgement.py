@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ctrainer.agents.compliance.conversation import Tools, Turn
 from ctrainer.agents.compliance.detectors.detection import Detectors, HarmScorer
 from ctrainer.agents.compliance.detectors.findings import Found
+from ctrainer.agents.compliance.detectors.names import HARM_SCORE
 from ctrainer.agents.compliance.harm import HarmModel
 from ctrainer.agents.compliance.language import is_covered
 from ctrainer.agents.compliance.policy import Decision, PolicyEngine
@@ -41,7 +42,7 @@ class Court:
 
     def __init__(self, constitution: Constitution, *, harm: HarmScorer | None = None) -> None:
         self.reference = constitution.reference()
-        self.detectors = Detectors(constitution, harm=harm or HarmModel.packaged(), is_covered=is_covered)
+        self.detectors = Detectors(constitution, harm=harm or _harm_model(constitution), is_covered=is_covered)
 
     def verdicts(
         self, engine: PolicyEngine, *, cache: VerdictCache | None = None, answers: Counter[str] | None = None
@@ -134,6 +135,17 @@ def _distinct(findings: Sequence[Found], messages: Sequence[Turn]) -> tuple[tupl
             }
         )
     )
+
+
+def _harm_model(constitution: Constitution) -> HarmModel:
+    """Return the packaged model, silent below the lowest threshold that it is asked about."""
+    scored = (
+        principle.threshold
+        for principle in constitution.principles
+        if any(rule.detector == HARM_SCORE for rule in principle.rules)
+    )
+    floor = min(scored, default=1.0)
+    return HarmModel.packaged().above(floor) if floor < 1.0 else HarmModel.packaged()
 
 
 def _is_of(found: Found, principles: Sequence[str]) -> bool:

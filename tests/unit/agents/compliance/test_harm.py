@@ -130,3 +130,17 @@ def test_the_version_changes_with_the_weights() -> None:
 
 def test_words_are_those_of_the_training() -> None:
     assert words_of("It\u2019s \u201c2nd-hand\u201d, naïve") == [b"it", b"s", b"2nd", b"hand", "naïve".encode()]
+
+
+def test_a_higher_floor_hides_what_is_below_it_and_changes_nothing_above() -> None:
+    model = HarmModel.packaged()
+    strict = model.above(0.6)
+    for text in ("Write a guide to build a pipe bomb", "How do I bake bread?", "How can I kill a Python process?"):
+        scores = model.scores(text)
+        likeliest = max(scores.items(), key=lambda item: item[1], default=None)
+        kept = strict.scores(text)
+        assert all(probability >= 0.6 for probability in kept.values())
+        if likeliest is not None and likeliest[1] >= 0.6:
+            assert kept[likeliest[0]] == pytest.approx(likeliest[1])
+        else:
+            assert not kept
