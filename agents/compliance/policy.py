@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import hobofan_regorus
 import orjson
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from ctrainer.schemas.compliance import Verdict
 from ctrainer.schemas.constitution import Constitution
@@ -31,9 +31,15 @@ class PolicyResult(Message):
     """What the policy decided. `redact` names the principles whose breaches must be redacted."""
 
     verdict: Verdict
-    score: float
+    score: float = Field(ge=0.0, le=1.0)
     reasons: tuple[str, ...]
     redact: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if (self.verdict is Verdict.REDACT and not self.redact) or (self.verdict is Verdict.ACCEPT and self.redact):
+            raise ValueError("redact must name what a verdict of redact is about, and nothing under accept")
+        return self
 
     @classmethod
     def from_policy(cls, value: str | bytes) -> "PolicyResult":

@@ -21,6 +21,8 @@ from ctrainer.schemas.identity import canonical_bytes, content_digest
 from ctrainer.streams.policy.connection import EngineConnection
 
 ACTION = "constitutional_evaluation"
+MOST_REASONS = 32
+"""So that the events about a sample stay small, whatever an engine says."""
 Question = Callable[[PolicyInput, str], dict[str, Any]]
 
 
@@ -82,12 +84,14 @@ class AcgsEngine:
         answer = await self._connection.ask(self._path, self._question(one, self._governance_hash))
         allow = answer.get("allow") if isinstance(answer, dict) else None
         score = answer.get("confidence_score") if isinstance(answer, dict) else None
-        if not isinstance(allow, bool) or not isinstance(score, int | float):
+        if not isinstance(allow, bool) or isinstance(score, bool) or not isinstance(score, int | float):
             raise PolicyUnavailableError("policy engine: expected allow and confidence_score")
         if allow:
             return None
         violations = answer.get("violations")
-        named = [str(violation)[:256] for violation in violations] if isinstance(violations, list) else []
+        named = (
+            [str(violation)[:256] for violation in violations[:MOST_REASONS]] if isinstance(violations, list) else []
+        )
         return tuple(sorted(named)) or ("policy-engine-denied",)
 
     def _joined(self, decision: Decision, veto: tuple[str, ...] | None) -> Decision:

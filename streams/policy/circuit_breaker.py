@@ -8,7 +8,7 @@ PAUSE_SECONDS = 5.0
 
 
 class CircuitBreaker:
-    """Closed until `failures` calls failed in a row; open for `pause_seconds`; then one call decides."""
+    """Closed until `failures` calls failed in a row; while it is open, one call each `pause_seconds` is admitted."""
 
     def __init__(
         self,
@@ -25,8 +25,18 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether the service is left alone now."""
-        return self._clock() < self._open_until
+        """Whether the service is left alone, but for a call now and then."""
+        return self._failures >= self._most_failures
+
+    def admits(self) -> bool:
+        """Return whether a call may be made now. What asks and is admitted makes the call."""
+        if not self.is_open:
+            return True
+        if self._clock() < self._open_until:
+            return False
+        # The pause begins anew here, so that nobody follows this call before it has failed or succeeded.
+        self._open_until = self._clock() + self._pause_seconds
+        return True
 
     def succeeded(self) -> None:
         """Note a call that was answered."""
@@ -35,5 +45,5 @@ class CircuitBreaker:
     def failed(self) -> None:
         """Note a call that was not."""
         self._failures += 1
-        if self._failures >= self._most_failures:
+        if self.is_open:
             self._open_until = self._clock() + self._pause_seconds

@@ -35,6 +35,7 @@ class EngineConnection:
         self._url = url.rstrip("/")
         self._deadline = deadline_seconds
         self._connections = connections
+        self._free = asyncio.Semaphore(connections)
         # An answer is never compressed: it could be a thousand times as long as what comes over the wire.
         self._headers = {"content-type": "application/json", "accept-encoding": "identity"}
         if token:
@@ -47,12 +48,16 @@ class EngineConnection:
             await self._session.close()
 
     async def ask(self, path: str, question: Mapping[str, Any]) -> Any:
-        """Return the JSON value that answers a question.
+        """Return the JSON value that answers a question. The deadline runs from when a connection is free for it.
 
         Raises:
             PolicyUnavailableError: no answer in time, another status than 200, or no JSON.
         """
-        if self.breaker.is_open:
+        async with self._free:
+            return await self._ask(path, question)
+
+    async def _ask(self, path: str, question: Mapping[str, Any]) -> Any:
+        if not self.breaker.admits():
             raise self._failure("circuit-open")
         started = perf_counter()
         try:

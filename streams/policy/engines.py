@@ -1,5 +1,6 @@
 """The policy engine that the settings name."""
 
+import re
 from collections import Counter
 
 from ctrainer.agents.compliance.policy import PolicyEngine, RegorusEngine, bundle_of
@@ -9,6 +10,8 @@ from ctrainer.streams.policy.connection import EngineConnection
 from ctrainer.streams.policy.layers import LayeredEngine
 from ctrainer.streams.policy.opa import OpaEngine
 from ctrainer.streams.settings import PolicyContract, Settings, SettingsError
+
+_TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
 
 
 def connect(settings: Settings) -> EngineConnection | None:
@@ -50,6 +53,10 @@ def _token(settings: Settings) -> str | None:
     if settings.policy_token_file is None:
         return None
     try:
-        return settings.policy_token_file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        token = settings.policy_token_file.read_bytes().strip()
+    except OSError as error:
         raise SettingsError(f"CTRAINER_POLICY_TOKEN_FILE: {settings.policy_token_file}: {error}") from error
+    if not _TOKEN.fullmatch(token):
+        expected = "expected letters, digits and -._~+/ with = at the end (RFC 6750)"
+        raise SettingsError(f"CTRAINER_POLICY_TOKEN_FILE: {settings.policy_token_file}: got no token, {expected}")
+    return token.decode()

@@ -4,8 +4,7 @@ Source: the REST API of OPA. A status of 200 without `result` means that the pat
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import orjson
 
@@ -47,14 +46,18 @@ class OpaEngine:
         result = answer.get("result") if isinstance(answer, dict) else None
         if not isinstance(result, dict) or result.get("revision") != self.revision:
             raise PolicyUnavailableError("policy engine: it holds no policy of this revision")
-        return [self._decision(made) for made in _in_order(result.get("decisions"), len(inputs))]
+        made = _in_order(result.get("decisions"), len(inputs))
+        return [self._decision(one, entry) for one, entry in zip(inputs, made, strict=True)]
 
-    def _decision(self, made: object) -> Decision:
+    def _decision(self, one: PolicyInput, made: object) -> Decision:
         result = PolicyResult.from_policy(orjson.dumps(made))
+        # What names a principle that found nothing would redact nothing, and let the sample pass as redacted.
+        if not {finding["principle"] for finding in one["findings"]}.issuperset(result.redact):
+            raise PolicyError("policy decision: got a redaction of what was not found, expected found principles")
         return Decision(result=result, decided_by=self.name, policy_revision=self.revision)
 
 
-def _in_order(decisions: object, count: int) -> list[Mapping[str, Any]]:
+def _in_order(decisions: object, count: int) -> list[object]:
     """Return the decisions by the numbers of their samples.
 
     Raises:
@@ -62,6 +65,6 @@ def _in_order(decisions: object, count: int) -> list[Mapping[str, Any]]:
     """
     entries = decisions if isinstance(decisions, list) else []
     numbers = [entry.get("sample") if isinstance(entry, dict) else None for entry in entries]
-    if numbers != list(range(count)):
+    if numbers != list(range(count)) or any(isinstance(number, bool) for number in numbers):
         raise PolicyError(f"policy decision: got {len(numbers)} of them, expected one for each of {count} samples")
-    return [entry["decision"] for entry in entries]
+    return [entry.get("decision") for entry in entries]

@@ -1,7 +1,11 @@
 """Whatever a policy engine answers that is no decision: the sample is never allowed on that ground."""
 
 import asyncio
+import gzip
+import socket
+import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import orjson
 import pytest
@@ -43,6 +47,10 @@ UNAVAILABLE = {
     "too long": response(b" " * (MOST_BYTES + 1)),
     "closed early": b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{",
     "no HTTP": b"\x00\x01\x02 nonsense\r\n\r\n",
+    "compressed": response(
+        gzip.compress(batch(entry()).partition(b"\r\n\r\n")[2]), status="200 OK\r\ncontent-encoding: gzip"
+    ),
+    "a head without end": b"HTTP/1.1 200 OK\r\nx-head: " + b"x" * 1_000_000,
 }
 UNDECIDED = {
     "no decisions": batch(),
@@ -53,6 +61,13 @@ UNDECIDED = {
     "unknown verdict": batch(entry(verdict="allow")),
     "park": batch(entry(verdict="park")),
     "extra field": batch(entry(override=True)),
+    "no decision in an entry": batch({"sample": 0}),
+    "a truth value for a number": batch(entry(False)),  # noqa: FBT003 - what an engine might send
+    "score over 1": batch(entry(score=1.5)),
+    "score under 0": batch(entry(score=-0.5)),
+    "redact without naming what": batch(entry(verdict="redact")),
+    "redact what was not found": batch(entry(verdict="redact", redact=["nobody-knows"])),
+    "accept what must be redacted": batch(entry(redact=["rejecting"])),
     "missing score": batch({"sample": 0, "decision": {"verdict": "accept", "reasons": [], "redact": []}}),
 }
 
@@ -66,7 +81,7 @@ async def failure(answer: Answer, *, deadline_seconds: float = 5.0) -> PolicyErr
     async with engine_server(answer) as url:
         engine = engine_at(url, deadline_seconds=deadline_seconds)
         with pytest.raises(PolicyError) as refused:
-            await engine.evaluate([question()])
+            await engine.evaluate([question(("rejecting", 1.0))])
         await engine._connection.close()
     return refused.value
 
@@ -94,6 +109,73 @@ async def test_an_answer_after_the_deadline_is_an_outage() -> None:
         return b""
 
     assert isinstance(await failure(never, deadline_seconds=0.2), PolicyUnavailableError)
+
+
+async def test_a_connection_reset_before_the_answer_is_an_outage() -> None:
+    async def reset(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lingering = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, lingering)
+        writer.transport.abort()
+
+    async with await asyncio.start_server(reset, "127.0.0.1", 0) as server:
+        engine = engine_at(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        with pytest.raises(PolicyUnavailableError):
+            await engine.evaluate([question()])
+        await engine._connection.close()
+
+
+@pytest.mark.parametrize(
+    ("piece", "deadline_seconds", "kind"), [(b"x" * 65_536, 60.0, "too-long"), (b"", 0.2, "deadline")]
+)
+async def test_an_answer_without_end_is_an_outage(piece: bytes, deadline_seconds: float, kind: str) -> None:
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n")
+        with suppress(ConnectionError):
+            while piece:
+                writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                await writer.drain()
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(endless, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        engine = engine_at(url, deadline_seconds=deadline_seconds)
+        with pytest.raises(PolicyUnavailableError, match=kind):
+            await engine.evaluate([question()])
+        await engine._connection.close()
+
+
+async def test_a_batch_that_waits_for_a_free_connection_does_not_pass_its_deadline() -> None:
+    async def slowly(body: bytes) -> bytes:
+        await asyncio.sleep(0.05)
+        return batch(*(entry(number) for number in range(len(orjson.loads(body)["input"]["samples"]))))
+
+    async with engine_server(slowly) as url:
+        engine = engine_at(url, deadline_seconds=1.0)
+        decisions = await engine.evaluate([question()] * 64 * 50)
+        await engine._connection.close()
+    assert len(decisions) == 64 * 50
+
+
+async def test_of_many_calls_after_a_pause_only_one_is_made() -> None:
+    now, calls = [0.0], [0]
+
+    async def counted(_body: bytes) -> bytes:
+        calls[0] += 1
+        return UNAVAILABLE["500"]
+
+    breaker = CircuitBreaker(failures=3, pause_seconds=5.0, clock=lambda: now[0])
+    async with engine_server(counted) as url:
+        engine = engine_at(url, breaker=breaker)
+        for _ in range(3):
+            with pytest.raises(PolicyUnavailableError):
+                await engine.evaluate([question()])
+        now[0] = 5.0
+        refused = await asyncio.gather(*(engine.evaluate([question()]) for _ in range(20)), return_exceptions=True)
+        await engine._connection.close()
+    assert all(isinstance(one, PolicyUnavailableError) for one in refused)
+    assert calls[0] == 4
 
 
 async def test_a_refused_connection_is_an_outage() -> None:
@@ -146,7 +228,15 @@ async def test_a_first_layer_that_decides_otherwise_is_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"{}", b'{"allow": "true", "confidence_score": 1}', b'{"allow": true}', b"[true]", b"null"]
+    "body",
+    [
+        b"{}",
+        b'{"allow": "true", "confidence_score": 1}',
+        b'{"allow": true}',
+        b'{"allow": true, "confidence_score": true}',
+        b"[true]",
+        b"null",
+    ],
 )
 async def test_an_acgs_engine_that_does_not_say_whether_it_allows_is_an_outage(body: bytes) -> None:
     async with engine_server(always(response(body))) as url:
@@ -161,3 +251,16 @@ async def test_an_acgs_engine_that_does_not_say_whether_it_allows_is_an_outage(b
         with pytest.raises(PolicyUnavailableError):
             await engine.evaluate([question()])
         await connection.close()
+
+
+async def test_an_acgs_engine_that_names_violations_without_end_gives_few_and_short_reasons() -> None:
+    answer = {"allow": False, "confidence_score": 0.0, "violations": [f"{number:05}" * 100 for number in range(5_000)]}
+    async with engine_server(always(response(orjson.dumps(answer)))) as url:
+        connection = EngineConnection(url, deadline_seconds=5.0, connections=1)
+        local = RegorusEngine(BUNDLE)
+        engine = AcgsEngine(connection, path="/v1/evaluate", question=as_served, governance_hash="", local=local)
+        (decision,) = await engine.evaluate([question()])
+        await connection.close()
+    assert decision.result.verdict == "reject"
+    assert len(decision.result.reasons) == 32
+    assert {len(reason) for reason in decision.result.reasons} == {256}
