@@ -11,12 +11,15 @@ from aiokafka.errors import KafkaError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from ctrainer.agents.compliance.policy import bundle_of
 from ctrainer.schemas.errors import ConstitutionalTrainerError
 from ctrainer.streams.active_constitution import read_constitution
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.keyring import read_keyring
 from ctrainer.streams.location import locate
-from ctrainer.streams.settings import Settings
+from ctrainer.streams.policy.engines import connect
+from ctrainer.streams.policy.opa import OpaEngine
+from ctrainer.streams.settings import PolicyContract, Settings
 from ctrainer.streams.topic_administration import TopicAdministration
 
 _ENOUGH_DISK_BYTES = 5 * 1024**3
@@ -46,6 +49,7 @@ async def diagnose(settings: Settings) -> list[Finding]:
         await _kafka(settings),
         await _redis(settings),
         _constitution(settings),
+        await _policy(settings),
         _requesters(settings),
         _unsafe(settings),
         _accelerator(),
@@ -106,6 +110,24 @@ def _constitution(settings: Settings) -> Finding:
         f"{constitution.id} {constitution.version}, {len(constitution.principles)} principles, {constitution.digest}"
     )
     return Finding(check="constitution", health=Health.GOOD, detail=detail)
+
+
+async def _policy(settings: Settings) -> Finding:
+    if settings.policy_url is None:
+        return Finding(check="policy", health=Health.GOOD, detail="evaluated in process")
+    place = urlsplit(settings.policy_url).netloc.rpartition("@")[2]
+    try:
+        connection = connect(settings)
+        if connection is None or settings.policy_contract is not PolicyContract.OPA:
+            return Finding(check="policy", health=Health.GOOD, detail=f"{place} may veto; it is not asked here")
+        try:
+            await OpaEngine(connection, revision=bundle_of(read_constitution(settings)).revision).require()
+        finally:
+            await connection.close()
+    except ConstitutionalTrainerError as error:
+        detail = f"{place}: {error}; the policy in process decides"
+        return Finding(check="policy", health=Health.WARNING, detail=detail)
+    return Finding(check="policy", health=Health.GOOD, detail=f"{place} holds our revision")
 
 
 def _requesters(settings: Settings) -> Finding:

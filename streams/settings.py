@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
@@ -14,6 +15,9 @@ from ctrainer.schemas.errors import ConstitutionalTrainerError
 
 class SettingsError(ConstitutionalTrainerError):
     """A setting is wrong. The message names its key, its value and what would be right."""
+
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class SecurityProtocol(StrEnum):
@@ -118,6 +122,13 @@ class Settings(BaseModel):
         clear = self.kafka_security_protocol is SecurityProtocol.SASL_PLAINTEXT
         if clear and not self.unsafe_kafka_plaintext_password:
             raise ValueError("SASL_PLAINTEXT needs CTRAINER_UNSAFE_KAFKA_PLAINTEXT_PASSWORD=true; better is SASL_SSL")
+        return self
+
+    @model_validator(mode="after")
+    def _token_is_not_sent_in_clear(self) -> Self:
+        place = urlsplit(self.policy_url or "")
+        if self.policy_token_file is not None and place.scheme == "http" and place.hostname not in _LOOPBACK:
+            raise ValueError("CTRAINER_POLICY_TOKEN_FILE: a token goes over https or to this machine only")
         return self
 
     @classmethod

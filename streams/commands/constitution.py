@@ -8,10 +8,12 @@ import typer
 
 from ctrainer.agents.compliance.comparison import changes
 from ctrainer.agents.compliance.loading import ConstitutionError, load_constitution
+from ctrainer.agents.compliance.policy import bundle_of
 from ctrainer.agents.events import event_caused_by
 from ctrainer.agents.records import Record
 from ctrainer.schemas.constitution import Constitution, ConstitutionUpdated, UpdateOutcome
 from ctrainer.schemas.envelope import binary_headers, event_type
+from ctrainer.schemas.identity import canonical_bytes
 from ctrainer.schemas.topics import CONSTITUTION_EVENTS, CONSTITUTION_UPDATES
 from ctrainer.streams.active_constitution import read_constitution, reference_in_force
 from ctrainer.streams.commands.evaluate import evaluate
@@ -93,6 +95,20 @@ def enact(
     print_rows("outcome", [outcome.model_dump(mode="json")], as_json=json)
     if outcome.outcome is UpdateOutcome.REFUSED:
         raise ConstitutionError(outcome.faults)
+
+
+@app.command()
+def bundle(
+    folder: Annotated[Path, typer.Argument(file_okay=False, help="where decision.rego and data.json go")],
+    *,
+    json: Json = False,
+) -> None:
+    """Write what an Open Policy Agent needs to decide for the constitution that the settings name."""
+    made = bundle_of(read_constitution(Settings.read()))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "decision.rego").write_text(made.rego, encoding="utf-8")
+    (folder / "data.json").write_bytes(canonical_bytes(made.documents()))
+    print_rows("bundle", [{"folder": str(folder), "revision": made.revision}], as_json=json)
 
 
 @app.command("in-force")

@@ -41,6 +41,14 @@ class OpaEngine:
         answers = await asyncio.gather(*map(self._part, parts))
         return [decision for answer in answers for decision in answer]
 
+    async def require(self) -> None:
+        """Check that OPA answers and holds the policy of this revision.
+
+        Raises:
+            PolicyUnavailableError: it does not.
+        """
+        await self._part([])
+
     async def _part(self, inputs: Sequence[PolicyInput]) -> list[Decision]:
         answer = await self._connection.ask(PATH, {"input": {"samples": list(inputs)}})
         result = answer.get("result") if isinstance(answer, dict) else None

@@ -8,7 +8,7 @@ from ctrainer.agents.compliance.conversation import Tools, Turn
 from ctrainer.agents.compliance.detectors.encoded import TRIGGER, decoded_views
 from ctrainer.agents.compliance.detectors.findings import Found, Source, sources_of
 from ctrainer.agents.compliance.detectors.names import HARM_SCORE, UNCOVERED_LANGUAGE
-from ctrainer.agents.compliance.detectors.normalization import normalized, original_span
+from ctrainer.agents.compliance.detectors.normalization import is_disguised, normalized, original_span
 from ctrainer.agents.compliance.detectors.patterns import Pattern, PatternScanner
 from ctrainer.agents.compliance.detectors.tools import TOOL_RULES, tool_findings
 from ctrainer.agents.compliance.segments import CONTENT, Segment, segments
@@ -34,7 +34,6 @@ class HarmScorer(Protocol):
 class _View(NamedTuple):
     """A segment as rules read it: without escapes, hidden characters and look-alikes, with the way back."""
 
-    segment: Segment
     text: str
     places: Sequence[int] | None
 
@@ -57,28 +56,29 @@ class Detectors:
 
     def find(self, messages: Sequence[Turn], tools: Tools) -> list[Found]:
         """Return the findings in order of their place. A finding holds no text."""
-        views = [_view(segment) for segment in segments(messages, tools)]
+        texts = segments(messages, tools)
+        views = _views(texts)
         # One scan for the whole sample: mostly it says that there is nothing to look for.
         candidates = self._scanner.candidates("\n".join([view.text for view in views]))
         found: list[Found] = []
-        for view in views:
-            role = messages[view.segment.message_index]["role"]
+        for number, segment in enumerate(texts):
+            role = messages[segment.message_index]["role"]
             if candidates:
-                found += sorted(self._in(view, role, candidates), key=_place)
-            if role != "system" and view.segment.field == CONTENT:
-                found += self._said(view.segment)
+                found += sorted(self._in(segment, views[number], role, candidates), key=_place)
+            if role != "system" and segment.field == CONTENT:
+                self._add_said(segment, found)
         if self._tools:
             found += self._misused(messages, tools)
         return found
 
-    def _in(self, view: _View, role: str, candidates: set[int]) -> Iterator[Found]:
-        segment = view.segment
+    def _in(self, segment: Segment, view: Segment | _View, role: str, candidates: set[int]) -> Iterator[Found]:
+        places = view.places if isinstance(view, _View) else None
         for source, start, end in self._spans(view.text, role, candidates):
-            first, last = original_span(view.places, start, end)
+            first, last = original_span(places, start, end)
             yield Found(source, segment.message_index, segment.field, first, last, source.rule.score)
         if self._encoded in candidates:
             for start, end, decoded in decoded_views(view.text):
-                first, last = original_span(view.places, start, end)
+                first, last = original_span(places, start, end)
                 for source, *_ in self._spans(decoded, role, self._scanner.candidates(decoded)):
                     yield Found(source, segment.message_index, segment.field, first, last, source.rule.score)
 
@@ -89,17 +89,17 @@ class Detectors:
                 for start, end in self._scanner.spans(number, text):
                     yield source, start, end
 
-    def _said(self, segment: Segment) -> Iterator[Found]:
-        """Yield what is wrong with a text as a whole."""
+    def _add_said(self, segment: Segment, found: list[Found]) -> None:
+        """Add what is wrong with a text as a whole."""
         text, index = segment.text, segment.message_index
         if self._language is not None and not self._is_covered(text):
-            yield Found(self._language, index, CONTENT, 0, len(text), self._language.rule.score)
+            found.append(Found(self._language, index, CONTENT, 0, len(text), self._language.rule.score))
         if self._scored:
             for hazard, probability in self._harm.scores(text).items():
                 source = self._scored.get(hazard)
                 # What does not reach the threshold is no violation: it would only make equal cases differ.
                 if source is not None and probability >= source.principle.threshold:
-                    yield Found(source, index, CONTENT, 0, len(text), round(probability, 2))
+                    found.append(Found(source, index, CONTENT, 0, len(text), round(probability, 2)))
 
     def _misused(self, messages: Sequence[Turn], tools: Tools) -> Iterator[Found]:
         for name, index, field, start, end in tool_findings(messages, tools):
@@ -108,9 +108,12 @@ class Detectors:
                 yield Found(source, index, field, start, end, TOOL_RULES[name])
 
 
-def _view(segment: Segment) -> _View:
-    text, places = normalized(segment.scannable())
-    return _View(segment, text, places)
+def _views(texts: Sequence[Segment]) -> Sequence[Segment] | Sequence[_View]:
+    """Return each segment as rules read it; nearly always that is the segment itself."""
+    whole = "\n".join([segment.text for segment in texts])
+    if "\\" not in whole and not is_disguised(whole):
+        return texts
+    return [_View(*normalized(segment.scannable())) for segment in texts]
 
 
 def _pattern(rule: Rule) -> Pattern:

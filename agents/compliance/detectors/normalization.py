@@ -100,9 +100,7 @@ def normalized(text: str) -> tuple[str, Sequence[int] | None]:
     >>> normalized("p\u0430ss\u200bword"), normalized("\uff11\uff12")
     (('password', [0, 1, 2, 3, 5, 6, 7, 8, 9]), ('12', None))
     """
-    if text.isascii():
-        return text, None
-    if not _is_disguised(text):
+    if not is_disguised(text):
         return text, None
     plain, places = _without_disguise(text)
     return _WORD.sub(_word_in_latin, plain) if _MIXES.search(plain.encode()) else plain, places
@@ -121,7 +119,10 @@ def original_span(places: Sequence[int] | None, start: int, end: int) -> tuple[i
     return places[start], max(places[end], places[end - 1] + 1)
 
 
-def _is_disguised(text: str) -> bool:
+def is_disguised(text: str) -> bool:
+    """Return whether there is anything in a text that `normalized` would change."""
+    if text.isascii():
+        return False
     try:
         return _DISGUISED.search(text.encode()) is not None
     except UnicodeEncodeError:  # a lone surrogate

@@ -176,3 +176,12 @@ async def test_an_acgs_engine_may_veto_and_its_violations_are_the_reasons() -> N
         await connection.close()
     assert (decision.result.verdict, decision.result.reasons, decision.result.redact) == ("reject", ("no-consent",), ())
     assert decision.decided_by == "acgs+regorus"
+
+
+async def test_an_opa_is_asked_whether_it_holds_our_policy(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        connection = EngineConnection(opa(stack, tmp_path), deadline_seconds=10.0, connections=1)
+        stack.push_async_callback(connection.close)
+        await OpaEngine(connection, revision=bundle_of(CONSTITUTION).revision).require()
+        with pytest.raises(PolicyUnavailableError):
+            await OpaEngine(connection, revision="sha256:another").require()

@@ -63,3 +63,15 @@ def test_a_password_is_hidden_from_people() -> None:
 def test_a_child_process_gets_the_same_settings() -> None:
     settings = Settings.read({**HOME, "CTRAINER_WEB_PORT": "0", "CTRAINER_KAFKA_SASL_PASSWORD": "hush"})
     assert Settings.read(settings.environment({**HOME, "CTRAINER_PARTITIONS": "9"})) == settings
+
+
+@pytest.mark.parametrize(
+    ("url", "is_refused"), [("http://opa:8181", True), ("https://opa:8181", False), ("http://localhost:1", False)]
+)
+def test_a_token_is_not_sent_over_the_network_in_clear(url: str, *, is_refused: bool) -> None:
+    environment = {"HOME": "/home/a", "CTRAINER_POLICY_URL": url, "CTRAINER_POLICY_TOKEN_FILE": "/run/token"}
+    if is_refused:
+        with pytest.raises(SettingsError, match="https"):
+            Settings.read(environment)
+    else:
+        assert Settings.read(environment).policy_url == url
