@@ -273,3 +273,39 @@ async def test_judging_is_tallied_by_verdict_principle_and_source() -> None:
     assert tally.verdicts == {"accept": 4, "redact": 2}
     assert tally.findings["privacy-identity", "enforce"] == 2
     assert tally.answers == {"memory": 3, "shared": 0, "policy": 2}
+
+
+def long_record(*questions: str) -> bytes:
+    value = json.loads(logged())
+    value["request"]["messages"] = [{"role": "user", "content": question} for question in questions]
+    return json.dumps(value).encode()
+
+
+def test_a_record_of_a_thousand_messages_is_judged_and_one_more_is_a_dead_letter() -> None:
+    turns = [f"Question {number}" for number in range(999)]
+    sample, event = screened(long_record(*turns, "mail ann@corp.test"))
+    assert data_of(event)["findings"][0]["message_index"] == 999
+    assert AcceptedSample.from_json(sample.value).messages[999].content == "mail <EMAIL_1>"
+    (letter,) = screened(long_record(*turns, "one", "two"))
+    assert dict(letter.headers)["dlq.reason"] == b"too-many-messages"
+
+
+def test_what_hides_at_the_end_of_a_megabyte_is_found() -> None:
+    sample, _ = screened(long_record("Thank you for the recipe of the bread. " * 25_000 + "AKIAIOSFODNN7EXAMPLE"))
+    assert AcceptedSample.from_json(sample.value).messages[0].content.endswith("<AWS_KEY_1>")
+
+
+def test_deeply_nested_tool_arguments_are_judged_or_refused_and_never_lost() -> None:
+    value = json.loads(logged())
+    function = {"name": "f", "arguments": ""}
+    call = {"id": "c1", "type": "function", "function": function}
+    value["response"]["choices"][0]["message"] = {"role": "assistant", "content": None, "tool_calls": [call]}
+    for depth in (10, 200, 5_000):
+        function["arguments"] = '{"a":' * depth + '"ann@corp.test"' + "}" * depth
+        outputs = screened(json.dumps(value).encode())
+        assert {output.topic for output in outputs} in (
+            {"samples.accepted", "compliance.events"},
+            {"dead-letters"},
+        )
+        published = [output.value or b"" for output in outputs if output.topic != "dead-letters"]
+        assert not any(b"ann@corp.test" in value for value in published)
