@@ -47,7 +47,8 @@ def trial_step(folder: Path, *, noise_multiplier: float, unsafe_seed: int | None
             gradients=gradients,
             plan=_plan(noise_multiplier),
             randomness=Randomness.secure() if secure else Randomness.unsafe_from_seed(unsafe_seed or 0),
-            computation=Computation(micro_batch=len(_LENGTHS)),
+            # One pass for all lengths: what a loss mixes up over a batch shows only where they are together.
+            computation=Computation(micro_batch=len(_LENGTHS), pass_tokens=1_000_000),
             pad_token_id=0,
         )
 

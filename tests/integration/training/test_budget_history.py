@@ -48,7 +48,7 @@ async def test_the_spend_of_each_scope_is_what_the_ledger_topic_says(bootstrap_s
             output = event_record(
                 topic=PRIVACY_LEDGER, key=entry.scope, data=entry, cause=cause, constitution=CONSTITUTION
             )
-            await producer.send_and_wait(output.topic, key=output.key, value=output.value, headers=output.headers)
+            await producer.send_and_wait(output.topic, key=output.key, value=output.value, headers=list(output.headers))
     histories = await budget_histories(TopicReader(bootstrap_servers=bootstrap_servers))
     shown = row(histories[one])
     assert (shown["grants"], shown["steps"]) == (2, 32)
