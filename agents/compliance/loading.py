@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from ctrainer.agents.compliance.detectors.detection import patterns_of
 from ctrainer.agents.compliance.detectors.names import DETECTORS, HARM_SCORE
-from ctrainer.agents.compliance.detectors.patterns import fault_of_pattern
+from ctrainer.agents.compliance.detectors.patterns import are_in_dialect, fault_of_expression, fault_of_pattern
 from ctrainer.agents.compliance.detectors.validators import VALIDATORS
 from ctrainer.schemas.constitution import Action, Constitution, Mode, Principle, Rule
 from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH
@@ -45,8 +46,13 @@ def load_constitution(text: str, *, governance_hash: str = GOVERNANCE_HASH) -> C
         constitution = Constitution.model_validate(document)
     except ValidationError as error:
         readable = list(_readable_principles(document.get("principles")))
-        raise ConstitutionError([*describe_faults(error).split("; "), *faults, *_faults(readable)]) from error
+        raise ConstitutionError(
+            [*describe_faults(error).split("; "), *faults, *_faults(readable), *_hyperscan_faults(readable)]
+        ) from error
     faults += [*_faults(constitution.principles), *_enforcement_faults(constitution)]
+    # What is compiled as a whole here is what judging needs; one by one it would take as long again.
+    if not faults and not are_in_dialect(patterns_of(constitution)):
+        faults += _hyperscan_faults(constitution.principles)
     if faults:
         raise ConstitutionError(faults)
     return constitution
@@ -124,7 +130,16 @@ def _detector_faults(rule: Rule, principle: Principle) -> Iterator[str]:
 def _rule_faults(rule: Rule) -> Iterator[str]:
     if rule.validator is not None and rule.validator not in VALIDATORS:
         yield f"rule {rule.id}: unknown validator {rule.validator!r}, expected one of {', '.join(sorted(VALIDATORS))}"
-    for pattern in (rule.pattern, *rule.allow):
-        fault = fault_of_pattern(pattern, ignore_case=rule.ignore_case) if pattern is not None else None
+    for expression in (rule.pattern, *rule.allow):
+        fault = fault_of_expression(expression) if expression is not None else None
         if fault is not None:
             yield f"rule {rule.id}: the pattern does not compile: {fault}"
+
+
+def _hyperscan_faults(principles: Iterable[Principle]) -> Iterator[str]:
+    """Yield the faults of patterns that RE2 takes and Hyperscan does not."""
+    for rule in (rule for principle in principles for rule in principle.rules if rule.pattern is not None):
+        if fault_of_expression(rule.pattern or "") is None:
+            fault = fault_of_pattern(rule.pattern or "", ignore_case=rule.ignore_case)
+            if fault is not None:
+                yield f"rule {rule.id}: the pattern does not compile: {fault}"

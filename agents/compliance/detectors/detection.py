@@ -18,6 +18,12 @@ PATTERNS_VERSION = f"patterns-3+phonenumbers-{version('phonenumbers')}"
 """Changes whenever the same rules could find something else in the same text."""
 
 
+def patterns_of(constitution: Constitution) -> list[Pattern]:
+    """Return what is scanned for: the pattern of each rule that has one, and last what may be encoded text."""
+    patterned = [source.rule for source in sources_of(constitution) if source.rule.pattern is not None]
+    return [*map(_pattern, patterned), Pattern(text=TRIGGER)]
+
+
 class HarmScorer(Protocol):
     """A model that says how probable it is that a text does harm."""
 
@@ -45,9 +51,8 @@ class Detectors:
         self.version = f"{PATTERNS_VERSION}+{harm.version}"
         sources = tuple(sources_of(constitution))
         self._patterned = tuple(source for source in sources if source.rule.pattern is not None)
-        patterns = [_pattern(source.rule) for source in self._patterned]
-        self._scanner = PatternScanner([*patterns, Pattern(text=TRIGGER)])
-        self._encoded = len(patterns)
+        self._scanner = PatternScanner(patterns_of(constitution))
+        self._encoded = len(self._patterned)
         self._scored = {str(source.principle.hazard): source for source in sources if _is(source, HARM_SCORE)}
         self._language = next((source for source in sources if _is(source, UNCOVERED_LANGUAGE)), None)
         self._tools = {source.rule.detector: source for source in sources if source.rule.detector in TOOL_RULES}

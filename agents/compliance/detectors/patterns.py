@@ -6,6 +6,7 @@ UTF-8 as bytes: word characters, digits and the folding of case are those of ASC
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Protocol
 
 import hyperscan
@@ -61,7 +62,7 @@ class PatternScanner:
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
         self._compiled = tuple(_compile(pattern) for pattern in patterns)
-        self._database = _database(patterns)
+        self._database = _database(tuple((pattern.text, pattern.ignore_case) for pattern in patterns))
         self._hits: set[int] = set()
 
     def candidates(self, text: str) -> set[int]:
@@ -79,24 +80,43 @@ class PatternScanner:
 
 
 def fault_of_pattern(pattern: str, *, ignore_case: bool = False) -> str | None:
-    """Return why a pattern is outside the dialect, or None."""
-    expression = pattern.encode()
-    if any(anchor in expression.replace(rb"\\", b"") for anchor in _ABSOLUTE_ANCHORS):
-        return r"\A, \z, \Z, \C and \Q are not part of the dialect; use ^ and $"
+    """Return why Hyperscan cannot use a pattern, or None."""
     try:
-        re2.compile(expression, _options(ignore_case))
-        hyperscan.Database().compile(expressions=[expression], ids=[0], flags=[_flags(ignore_case)])
-    except (re2.error, hyperscan.error) as error:
+        hyperscan.Database().compile(expressions=[pattern.encode()], ids=[0], flags=[_flags(ignore_case)])
+    except hyperscan.error as error:
         return str(error)
     return None
 
 
-def _database(patterns: Sequence[Pattern]) -> hyperscan.Database:
+@cache
+def fault_of_expression(expression: str) -> str | None:
+    """Return why RE2 alone, which confirms spans and takes them back, cannot use an expression, or None."""
+    if any(anchor in expression.encode().replace(rb"\\", b"") for anchor in _ABSOLUTE_ANCHORS):
+        return r"\A, \z, \Z, \C and \Q are not part of the dialect; use ^ and $"
+    try:
+        re2.compile(expression.encode(), _options(ignore_case=True))
+    except re2.error as error:
+        return str(error)
+    return None
+
+
+def are_in_dialect(patterns: Sequence[Pattern]) -> bool:
+    """Return whether Hyperscan can use all patterns together; a scanner of the same patterns is then made at once."""
+    try:
+        _database(tuple((pattern.text, pattern.ignore_case) for pattern in patterns))
+    except hyperscan.error:
+        return False
+    return True
+
+
+@lru_cache(maxsize=2)
+def _database(expressions: tuple[tuple[str, bool], ...]) -> hyperscan.Database:
+    """Return the compiled database: it takes seconds to make and is only read."""
     database = hyperscan.Database()
     database.compile(
-        expressions=[pattern.text.encode() for pattern in patterns],
-        ids=list(range(len(patterns))),
-        flags=[_flags(pattern.ignore_case) for pattern in patterns],
+        expressions=[text.encode() for text, _ in expressions],
+        ids=list(range(len(expressions))),
+        flags=[_flags(ignore_case) for _, ignore_case in expressions],
     )
     return database
 
