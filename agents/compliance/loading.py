@@ -51,7 +51,7 @@ def load_constitution(text: str, *, governance_hash: str = GOVERNANCE_HASH) -> C
         ) from error
     faults += [*_faults(constitution.principles), *_enforcement_faults(constitution)]
     # What is compiled as a whole here is what judging needs; one by one it would take as long again.
-    if not faults and not are_in_dialect(patterns_of(constitution)):
+    if faults or not are_in_dialect(patterns_of(constitution)):
         faults += _hyperscan_faults(constitution.principles)
     if faults:
         raise ConstitutionError(faults)
