@@ -8,7 +8,7 @@ from types import MappingProxyType
 from pydantic import BaseModel
 
 from ctrainer.schemas import topics
-from ctrainer.schemas.adapters import AdapterPublished
+from ctrainer.schemas.adapters import AdapterPublished, AdapterRejected
 from ctrainer.schemas.audit import AuditCheckpoint, AuditRecorded
 from ctrainer.schemas.compliance import SampleJudged
 from ctrainer.schemas.constitution import Constitution, ConstitutionInForce, ConstitutionUpdated
@@ -62,7 +62,7 @@ CATALOGUE: Mapping[str, Content] = MappingProxyType(
         topics.SAMPLES_SLOW_LANE: Content(Mode.BINARY, (ParkedSample,)),
         topics.DATASETS_SEALED: Content(Mode.STRUCTURED, (DatasetSealed,)),
         topics.TRAINING_ASSIGNMENTS: Content(Mode.STRUCTURED, (TrainingAssignment,)),
-        topics.TRAINING_PROGRESS: Content(Mode.STRUCTURED, (SessionAdvanced, CommandRefused)),
+        topics.TRAINING_PROGRESS: Content(Mode.STRUCTURED, (SessionAdvanced, CommandRefused, AdapterRejected)),
         topics.ADAPTERS_PUBLISHED: Content(Mode.STRUCTURED, (AdapterPublished,)),
         topics.PRIVACY_REQUESTS: Content(Mode.BINARY, (ReserveBudget, SettleBudget)),
         topics.PRIVACY_LEDGER: Content(Mode.STRUCTURED, (LedgerRecord,)),

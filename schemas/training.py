@@ -137,7 +137,7 @@ class TrainingAssignment(Message):
 
 
 class SessionState(StrEnum):
-    """Where a session is. The last five are final."""
+    """Where a session is. The last six are final."""
 
     ASSIGNED = "assigned"
     STARTED = "started"
@@ -147,6 +147,7 @@ class SessionState(StrEnum):
     CANCELLED = "cancelled"
     FAILED = "failed"
     REFUSED = "refused"
+    REJECTED = "rejected"
 
 
 FINAL_STATES = frozenset(
@@ -156,6 +157,7 @@ FINAL_STATES = frozenset(
         SessionState.CANCELLED,
         SessionState.FAILED,
         SessionState.REFUSED,
+        SessionState.REJECTED,
     }
 )
 

@@ -1,13 +1,14 @@
 """The constitution of this deployment, checked against what the settings say it must be."""
 
-from ctrainer.agents.compliance.loading import default_constitution, load_constitution
+from ctrainer.agents.compliance.loading import ConstitutionError, default_constitution, load_constitution
 from ctrainer.agents.events import read_event
+from ctrainer.agents.records import Record
 from ctrainer.agents.world import Topics
 from ctrainer.schemas.constitution import Constitution, ConstitutionUpdated
 from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.envelope import event_type
 from ctrainer.schemas.errors import ConstitutionalTrainerError
-from ctrainer.schemas.topics import CONSTITUTION_EVENTS
+from ctrainer.schemas.topics import CONSTITUTION_EVENTS, CONSTITUTION_UPDATES
 from ctrainer.streams.settings import Settings, SettingsError
 
 _UPDATED = event_type(ConstitutionUpdated).encode()
@@ -52,6 +53,32 @@ async def reference_in_force(settings: Settings, topics: Topics) -> Constitution
         if record.value is not None and _UPDATED in record.value:
             reference = read_event(record.value, ConstitutionUpdated).constitution or reference
     return reference
+
+
+async def constitution_of(reference: ConstitutionReference, settings: Settings, topics: Topics) -> Constitution:
+    """Return the document of a reference: that of the settings, or one of `constitution.updates`.
+
+    Raises:
+        WrongConstitutionError: it is neither.
+    """
+    constitution = read_constitution(settings)
+    if constitution.reference() == reference:
+        return constitution
+    async for record in topics.read_topic(CONSTITUTION_UPDATES):
+        found = _document(record, settings)
+        if found is not None and found.reference() == reference:
+            return found
+    raise WrongConstitutionError(
+        f"constitution {reference.digest} is in force, and neither the settings nor {CONSTITUTION_UPDATES} have it"
+    )
+
+
+def _document(record: Record, settings: Settings) -> Constitution | None:
+    """Return the constitution of a record; its digest says whether it is the right one, whoever signed it."""
+    try:
+        return load_constitution((record.value or b"").decode(), governance_hash=settings.governance_hash)
+    except (ConstitutionError, UnicodeDecodeError):
+        return None
 
 
 def _read(settings: Settings) -> Constitution:

@@ -173,9 +173,9 @@ class Demo:
 
     async def _published(self, session_id: str) -> AdapterPublished:
         async for record in self._reader().read_topic(ADAPTERS_PUBLISHED):
-            adapter = AdapterPublished.model_validate(orjson.loads(record.value or b"{}")["data"])
-            if adapter.session_id == session_id:
-                return adapter
+            data = orjson.loads(record.value or b"{}")["data"]
+            if data["session_id"] == session_id:
+                return AdapterPublished.model_validate(data)
         raise DemoFailedError(f"session {session_id} completed without an adapter on {ADAPTERS_PUBLISHED}")
 
     @asynccontextmanager
@@ -200,7 +200,11 @@ class Demo:
 
     def _child_settings(self) -> Settings:
         return self.settings.model_copy(
-            update={"requesters": self.folder / "keys" / "keyring.json", "web_port": free_port()}
+            update={
+                "requesters": self.folder / "keys" / "keyring.json",
+                "receipt_key": self.folder / "keys" / f"{KEY_ID}.pem",
+                "web_port": free_port(),
+            }
         )
 
     def _administration(self) -> TopicAdministration:

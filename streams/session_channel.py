@@ -16,7 +16,7 @@ from aiokafka.errors import ProducerFenced
 
 from ctrainer.agents.events import event_record, read_event
 from ctrainer.agents.records import OutputRecord, Record
-from ctrainer.schemas.adapters import AdapterPublished
+from ctrainer.schemas.adapters import AdapterPublished, AdapterRejected
 from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.envelope import binary_headers
 from ctrainer.schemas.message import Message
@@ -120,6 +120,16 @@ class SessionChannel:
             [
                 self._event(ADAPTERS_PUBLISHED, key, adapter, "published", step),
                 self._advanced(SessionState.COMPLETED, step, None, None),
+            ]
+        )
+
+    async def rejected(self, adapter: AdapterRejected, step: int) -> None:
+        """Publish what the release gate refused, and the session's end, together."""
+        message = f"the release gate refused the adapter: {', '.join(adapter.release.reasons)}"
+        await self._publish(
+            [
+                self._event(TRAINING_PROGRESS, adapter.session_id, adapter, "gate", step),
+                self._advanced(SessionState.REJECTED, step, "gate-rejected", message),
             ]
         )
 

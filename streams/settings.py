@@ -96,6 +96,9 @@ class Settings(BaseModel):
     policy_token_file: Folder | None = Field(default=None, description="a file with the bearer token of the engine")
 
     requesters: Folder | None = Field(default=None, description="a keyring file of who may send training commands")
+    receipt_key: Folder | None = Field(
+        default=None, description="a private key file that trainers sign receipts with; none leaves them unsigned"
+    )
     unsafe_accept_unsigned: bool = Field(default=False, description="true lets anyone who can produce start training")
     unsafe_allow_seeded_noise: bool = Field(default=False, description="true lets requests ask for predictable noise")
 

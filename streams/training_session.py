@@ -6,61 +6,45 @@ out of reach; 74 there is no room for a checkpoint; anything else is a crash.
 """
 
 import fcntl
-import importlib.metadata
 import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event, Thread
 from typing import TextIO
 
-import orjson
 import torch
 from aiokafka.errors import KafkaError
 
-from ctrainer.agents.events import read_event
-from ctrainer.agents.sealing import members, read_samples
 from ctrainer.schemas.adapters import AdapterPublished
-from ctrainer.schemas.datasets import DatasetSealed
 from ctrainer.schemas.errors import ConstitutionalTrainerError
-from ctrainer.schemas.identity import event_id
 from ctrainer.schemas.privacy import BudgetGranted, BudgetRefused
-from ctrainer.schemas.samples import AcceptedSample
-from ctrainer.schemas.topics import DATASETS_SEALED
 from ctrainer.schemas.training import SessionState, TrainAdapter, TrainingAssignment
-from ctrainer.streams.active_constitution import reference_in_force
+from ctrainer.streams.active_constitution import constitution_of, reference_in_force
 from ctrainer.streams.kafka_security import client_security
+from ctrainer.streams.keyring import read_signing_key
 from ctrainer.streams.location import locate
 from ctrainer.streams.logs import configure_logs
 from ctrainer.streams.loop_thread import LoopThread
 from ctrainer.streams.session_channel import SessionChannel, SessionFencedError, SessionStoppedError
+from ctrainer.streams.session_data import SessionData, encode_members, read_dataset
+from ctrainer.streams.session_release import SessionRelease
 from ctrainer.streams.settings import Settings
 from ctrainer.streams.topic_reader import TopicReader
 from ctrainer.streams.training_plan import NO_ROOM, TAKEN_OVER, UNREACHABLE
 from ctrainer.trainer.adapter import add_adapter
-from ctrainer.trainer.adapter_store import store_adapter
 from ctrainer.trainer.checkpoint import Checkpoints
-from ctrainer.trainer.errors import CheckpointNotSavedError, DatasetChangedError, NothingToLearnError
-from ctrainer.trainer.evaluation import Perplexity, held_out_perplexity
+from ctrainer.trainer.errors import CheckpointNotSavedError, NothingToLearnError
 from ctrainer.trainer.loop import TrainingEnd, TrainingOutcome, train
 from ctrainer.trainer.models import LanguageModel, load_model
 from ctrainer.trainer.plan import PrivacyPlan
 from ctrainer.trainer.randomness import Randomness
-from ctrainer.trainer.tokenization import EncodedExample, encode
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Splits:
-    """The encoded records of a dataset."""
-
-    train: list[EncodedExample]
-    held_out: list[EncodedExample]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,22 +73,20 @@ class SessionProcess:
 
     def _run(self) -> None:
         self.loop.run(self.channel.advanced(SessionState.STARTED, self._step()))
+        release = self._release()
         manifest, samples = self.loop.run(read_dataset(self.channel.reader, self.assignment.request))
         language_model = load_model(self.assignment.request.base_model, cache_folder=self.settings.cache_folder)
-        splits = encode_members(manifest, samples, language_model, self.assignment.request)
-        model, outcome = self._train(language_model, splits)
+        data = encode_members(manifest, samples, language_model, self.assignment.request)
+        adapted, outcome = self._train(language_model, data)
         if outcome.end is TrainingEnd.HALTED:
             ending = self.channel.advanced(
                 SessionState.HALTED, outcome.step, reason=outcome.reason, message=outcome.message
             )
             self.loop.run(ending)
         if outcome.end is TrainingEnd.COMPLETED:
-            padding = language_model.tokenizer.pad_token_id
-            perplexity = held_out_perplexity(model=model, examples=splits.held_out, pad_token_id=padding)
-            adapter = self._saved(model, manifest, perplexity, outcome.step)
-            self.loop.run(self.channel.published(adapter, outcome.step))
+            self._conclude(release, adapted, data, outcome.step)
 
-    def _train(self, language_model: LanguageModel, splits: Splits) -> tuple[object, TrainingOutcome]:
+    def _train(self, language_model: LanguageModel, data: SessionData) -> tuple[LanguageModel, TrainingOutcome]:
         request = self.assignment.request
         randomness = _randomness(request)
         # The base model moves first: an adapter made before would be left behind, and never train.
@@ -115,7 +97,7 @@ class SessionProcess:
             _LOG.warning("corrupt checkpoints at steps %s were passed over", found.corrupt)
         outcome = train(
             model=model,
-            examples=splits.train,
+            examples=data.train,
             pad_token_id=language_model.tokenizer.pad_token_id,
             plan=plan_of(self.assignment),
             learning_rate=request.optimizer.learning_rate,
@@ -126,7 +108,7 @@ class SessionProcess:
             checkpoints=checkpoints,
             start=found.checkpoint,
         )
-        return model, outcome
+        return replace(language_model, model=model), outcome
 
     def _reserve(self, first_step: int, steps: int) -> BudgetGranted | BudgetRefused:
         return self.loop.run(self.channel.reserve(first_step, steps))
@@ -134,30 +116,26 @@ class SessionProcess:
     def _on_block(self, step: int) -> None:
         self.loop.run(self.channel.advanced(SessionState.TRAINING, step))
 
-    def _saved(
-        self, model: object, manifest: DatasetSealed, perplexity: Perplexity | None, step: int
-    ) -> AdapterPublished:
-        """Save the adapter atomically, with its evaluation beside it, and return its registry entry."""
-        adapter_id = event_id(f"sessions/{self.assignment.session_id}", "adapter")
-        stored = store_adapter(model, self.settings.state_folder / "adapters" / adapter_id)
-        evaluation_file(stored.folder).write_bytes(orjson.dumps(evaluation_of(perplexity)))
-        spent = self.channel.spent
-        if spent is None:
-            raise NothingToLearnError("the session completed without any grant in the privacy ledger")
-        return AdapterPublished(
-            adapter_id=adapter_id,
-            session_id=self.assignment.session_id,
-            tenant=self.assignment.tenant,
-            path=str(stored.folder),
-            digest=stored.digest,
-            base_model=self.assignment.request.base_model,
-            dataset_id=manifest.dataset_id,
-            membership_digest=manifest.membership_digest,
-            steps=step,
-            guarantee=spent,
-            constitution=self.channel.constitution,
-            code_version=importlib.metadata.version("constitutional-trainer"),
+    def _release(self) -> SessionRelease:
+        """Return what decides about the adapter: all that can be wrong with it is found before anything is spent."""
+        key = self.settings.receipt_key
+        constitution = constitution_of(self.channel.constitution, self.settings, self.channel.reader)
+        return SessionRelease(
+            adapters=self.settings.state_folder / "adapters",
+            assignment=self.assignment,
+            constitution=self.loop.run(constitution),
+            key=read_signing_key(key) if key else None,
         )
+
+    def _conclude(self, release: SessionRelease, adapted: LanguageModel, data: SessionData, step: int) -> None:
+        """Release the adapter, or leave it in quarantine, and say so."""
+        if self.channel.spent is None:
+            raise NothingToLearnError("the session completed without any grant in the privacy ledger")
+        adapter = release.conclude(adapted, data, step=step, guarantee=self.channel.spent)
+        if isinstance(adapter, AdapterPublished):
+            self.loop.run(self.channel.published(adapter, step))
+        else:
+            self.loop.run(self.channel.rejected(adapter, step))
 
     def _step(self) -> int:
         """Return the step of the newest checkpoint: where the session is."""
@@ -165,45 +143,6 @@ class SessionProcess:
 
     def _checkpoints(self) -> Checkpoints:
         return Checkpoints(folder=session_folder(self.settings, self.assignment.session_id) / "checkpoints")
-
-
-async def read_dataset(reader: TopicReader, request: TrainAdapter) -> tuple[DatasetSealed, list[AcceptedSample]]:
-    """Return the manifest that a request names, and the samples of its frozen ranges.
-
-    Raises:
-        DatasetChangedError: the manifest is gone.
-        PrunedRangeError: retention removed samples of the ranges.
-    """
-    async for record in reader.read_topic(DATASETS_SEALED):
-        manifest = read_event(record.value, DatasetSealed)
-        if (manifest.tenant, manifest.dataset_id) == (request.tenant, request.dataset_id):
-            found = await read_samples(
-                reader.read_ranges(manifest.ranges),
-                tenant=manifest.tenant,
-                workloads=manifest.workloads,
-                since=manifest.accepted_since,
-            )
-            return manifest, [sample for _, sample in found]
-    raise DatasetChangedError(f"dataset {request.dataset_id}: its manifest is no longer on {DATASETS_SEALED}")
-
-
-def encode_members(
-    manifest: DatasetSealed, samples: Sequence[AcceptedSample], language_model: LanguageModel, request: TrainAdapter
-) -> Splits:
-    """Return the encoded members of a dataset.
-
-    Raises:
-        DatasetChangedError: the samples are not those that were sealed.
-        NothingToLearnError: no record has a token to learn within `max_tokens`.
-    """
-    train_members, held_out = members(manifest, samples)
-    splits = Splits(
-        train=list(_encoded(train_members, language_model, request)),
-        held_out=list(_encoded(held_out, language_model, request)),
-    )
-    if not splits.train:
-        raise NothingToLearnError(f"no record has a token to learn within {request.optimizer.max_tokens} tokens")
-    return splits
 
 
 def plan_of(assignment: TrainingAssignment) -> PrivacyPlan:
@@ -221,39 +160,9 @@ def plan_of(assignment: TrainingAssignment) -> PrivacyPlan:
     )
 
 
-def evaluation_of(perplexity: Perplexity | None) -> dict[str, object]:
-    """Return what is written beside an adapter. It is not private and never published."""
-    measured = None if perplexity is None else {"base": perplexity.base, "adapted": perplexity.adapted}
-    return {
-        "private": False,
-        "warning": "computed from held-out private records without noise: do not publish",
-        "perplexity": measured,
-    }
-
-
-def evaluation_file(adapter: Path) -> Path:
-    """Return where the evaluation of an adapter is: beside its folder, so that it never travels with the adapter."""
-    return adapter.with_name(f"{adapter.name}.evaluation.json")
-
-
 def session_folder(settings: Settings, session_id: str) -> Path:
     """Return where a session keeps its checkpoints and its lock."""
     return settings.state_folder / "sessions" / session_id
-
-
-def _encoded(
-    samples: Sequence[AcceptedSample], language_model: LanguageModel, request: TrainAdapter
-) -> Iterator[EncodedExample]:
-    for sample in samples:
-        example = encode(
-            [message.model_dump(mode="json") for message in sample.messages],
-            sample.tools,
-            language_model.tokenizer,
-            objective=request.objective,
-            max_tokens=request.optimizer.max_tokens,
-        )
-        if example is not None:
-            yield example
 
 
 def _randomness(request: TrainAdapter) -> Randomness:

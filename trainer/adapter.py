@@ -1,7 +1,8 @@
 """LoRA adapters (Hu et al. 2021) by peft: built, checked, saved and named by digest."""
 
 import hashlib
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ctrainer.schemas.training import LoraSettings
@@ -40,8 +41,16 @@ def save_adapter(model: Any, folder: Path) -> str:
 
 def folder_digest(folder: Path) -> str:
     """Return `sha256:<hex>` over the names and contents of all files below `folder`, in order of name."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
-    return "sha256:" + digest.hexdigest()
+    return digest_of_files(file_digests(folder))
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256, in hexadecimal, of each file below `folder`, by its name from there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def digest_of_files(digests: Mapping[str, str]) -> str:
+    """Return the digest of a folder from those of its files."""
+    lines = (f"{name} {digests[name]}\n" for name in sorted(digests, key=PurePosixPath))
+    return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,42 +1,126 @@
-"""How well a model predicts held-out records, with its adapter and without it."""
+"""How well a model predicts texts, with its adapter and without it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch.nn.functional import cross_entropy
 
-from ctrainer.trainer.loss import sample_losses
-from ctrainer.trainer.tokenization import IGNORED, EncodedExample, collate
+from ctrainer.trainer.tokenization import IGNORED, EncodedExample, Span, collate
+
+_TOKENS_AT_ONCE = 2_048
+"""Most tokens, padding included, of one forward pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Perplexity:
-    """Perplexity per learned token of the base model and of the adapted one. Not private: for the operator only."""
+class Measured:
+    """One number of the base model (its adapter disabled) and of the adapted one."""
 
     base: float
     adapted: float
 
 
-def held_out_perplexity(
-    *, model: Any, examples: Sequence[EncodedExample], pad_token_id: int, micro_batch: int = 8
-) -> Perplexity | None:
-    """Measure a peft model on held-out examples, with its adapter disabled and enabled; None without examples."""
-    if not examples:
-        return None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """A record to predict; `calls` has, for each assistant turn with tool calls, where they are."""
+
+    example: EncodedExample
+    calls: tuple[tuple[Span, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """How well both models predict the learnable tokens of some texts, each token given all before it.
+
+    `token_accuracy` is the share of tokens that are the most probable ones. `call_accuracy` is the share of turns with
+    tool calls in which every token of every call (names and arguments) is; None where no text has such a turn.
+    """
+
+    texts: int
+    tokens: int
+    perplexity: Measured
+    token_accuracy: Measured
+    call_accuracy: Measured | None
+
+
+def measure_prediction(*, model: Any, texts: Sequence[Text], pad_token_id: int) -> Prediction:
+    """Measure a peft model on one text or more, with its adapter disabled and enabled.
+
+    The outcome for private texts is not private: no noise protects it.
+    """
     with model.disable_adapter():
-        base = _perplexity(model, examples, pad_token_id, micro_batch)
-    return Perplexity(base=base, adapted=_perplexity(model, examples, pad_token_id, micro_batch))
+        base = _count(model, texts, pad_token_id)
+    adapted = _count(model, texts, pad_token_id)
+    calls = (
+        Measured(base=base.calls_right / base.calls, adapted=adapted.calls_right / base.calls) if base.calls else None
+    )
+    return Prediction(
+        texts=len(texts),
+        tokens=base.tokens,
+        perplexity=Measured(base=base.perplexity(), adapted=adapted.perplexity()),
+        token_accuracy=Measured(base=base.right / base.tokens, adapted=adapted.right / base.tokens),
+        call_accuracy=calls,
+    )
+
+
+class _Counts(NamedTuple):
+    loss: float
+    tokens: int
+    right: int
+    calls: int
+    calls_right: int
+
+    def perplexity(self) -> float:
+        return math.exp(min(self.loss / self.tokens, math.log(1e12)))
+
+
+def _count(model: Any, texts: Sequence[Text], pad_token_id: int) -> _Counts:
+    parts = [_count_batch(model, batch, pad_token_id) for batch in _batches(texts)]
+    return _Counts(
+        loss=sum(part.loss for part in parts),
+        tokens=sum(part.tokens for part in parts),
+        right=sum(part.right for part in parts),
+        calls=sum(part.calls for part in parts),
+        calls_right=sum(part.calls_right for part in parts),
+    )
 
 
 @torch.no_grad()
-def _perplexity(model: Any, examples: Sequence[EncodedExample], pad_token_id: int, micro_batch: int) -> float:
-    total, tokens = 0.0, 0
-    by_length = sorted(examples, key=lambda example: len(example.token_ids))
-    for start in range(0, len(by_length), micro_batch):
-        batch = collate(by_length[start : start + micro_batch], pad_token_id=pad_token_id).to(model.device)
-        learned = (batch.labels[:, 1:] != IGNORED).sum(1)
-        total += float((sample_losses(model, batch) * learned).sum())
-        tokens += int(learned.sum())
-    return math.exp(min(total / tokens, math.log(1e12)))
+def _count_batch(model: Any, texts: Sequence[Text], pad_token_id: int) -> _Counts:
+    batch = collate([text.example for text in texts], pad_token_id=pad_token_id).to(model.device)
+    learned = batch.labels[:, 1:] != IGNORED
+    kept = learned.any(0).nonzero().flatten()
+    targets = batch.labels[:, 1:][:, kept]
+    logits = model(
+        input_ids=batch.token_ids, attention_mask=batch.attention_mask, use_cache=False, logits_to_keep=kept
+    ).logits.float()
+    loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    right = torch.zeros_like(learned)
+    right[:, kept] = (logits.argmax(-1) == targets) & learned[:, kept]
+    turns = [(row, spans) for row, text in enumerate(texts) for spans in text.calls]
+    return _Counts(
+        loss=float(loss),
+        tokens=int(learned.sum()),
+        right=int(right.sum()),
+        calls=len(turns),
+        calls_right=sum(_all_right(right[row], spans) for row, spans in turns),
+    )
+
+
+def _all_right(right: torch.Tensor, spans: Sequence[Span]) -> bool:
+    """Return whether every token of some spans was predicted; token t is predicted at t - 1."""
+    return all(bool(right[span.start - 1 : span.end - 1].all()) for span in spans)
+
+
+def _batches(texts: Sequence[Text]) -> Iterator[list[Text]]:
+    """Yield texts of like length together, so that little padding is computed."""
+    batch: list[Text] = []
+    for text in sorted(texts, key=lambda text: len(text.example.token_ids)):
+        if batch and (len(batch) + 1) * len(text.example.token_ids) > _TOKENS_AT_ONCE:
+            yield batch
+            batch = []
+        batch.append(text)
+    if batch:
+        yield batch

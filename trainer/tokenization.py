@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,6 +19,13 @@ class EncodedExample:
 
     token_ids: tuple[int, ...]
     labels: tuple[int, ...]
+
+
+class Span(NamedTuple):
+    """Token indices `[start, end)` of one record."""
+
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +66,32 @@ def encode(
     return EncodedExample(token_ids=tuple(token_ids[:max_tokens]), labels=labels)
 
 
+def call_spans(
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]],
+    tokenizer: Any,
+    *,
+    max_tokens: int,
+) -> tuple[tuple[Span, ...], ...]:
+    """Return where the tool calls of a conversation are among its token ids: for each turn that calls, its calls.
+
+    A turn with a call beyond `max_tokens`, or one that the chat template does not render as it is, is left out.
+    """
+    text = _text([_renderable(message) for message in messages], tools, tokenizer)
+    places = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"][:max_tokens]
+    found, cursor = [], 0
+    for message in messages:
+        spans = []
+        for call in message.get("tool_calls") or ():
+            spelled = _spelled(call["function"])
+            start = text.find(spelled, cursor)
+            cursor = max(cursor, start + len(spelled))
+            spans.append(_tokens_between(places, start, start + len(spelled)) if start >= 0 else None)
+        if spans and all(spans):
+            found.append(tuple(span for span in spans if span))
+    return tuple(found)
+
+
 def collate(examples: Sequence[EncodedExample], *, pad_token_id: int) -> TokenBatch:
     """Pad examples on the right to the longest of them."""
     longest = max(len(example.token_ids) for example in examples)
@@ -71,6 +104,12 @@ def collate(examples: Sequence[EncodedExample], *, pad_token_id: int) -> TokenBa
         attention_mask=padded([[1] * len(example.token_ids) for example in examples], 0),
         labels=padded([example.labels for example in examples], IGNORED),
     )
+
+
+def _tokens_between(places: Sequence[tuple[int, int]], start: int, end: int) -> Span | None:
+    """Return the tokens that have letters of `text[start:end]`, or None where the last of them is not there."""
+    inside = [token for token, (first, last) in enumerate(places) if first < end and last > start]
+    return Span(inside[0], inside[-1] + 1) if inside and places[inside[-1]][1] >= end else None
 
 
 def _learned(turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], tokenizer: Any) -> list[bool]:
@@ -93,8 +132,16 @@ def _render(
     """Return the token ids of the rendered turns; `opened` adds the header of an assistant's turn."""
     if not turns:
         return []
-    text = tokenizer.apply_chat_template(turns, tools=list(tools) or None, tokenize=False, add_generation_prompt=opened)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return list(tokenizer(_text(turns, tools, tokenizer, opened=opened), add_special_tokens=False)["input_ids"])
+
+
+def _text(
+    turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], tokenizer: Any, *, opened: bool = False
+) -> str:
+    text: str = tokenizer.apply_chat_template(
+        turns, tools=list(tools) or None, tokenize=False, add_generation_prompt=opened
+    )
+    return text
 
 
 def _renderable(message: Mapping[str, Any]) -> dict[str, Any]:
