@@ -17,6 +17,7 @@ from ctrainer.streams.commands import (
     doctor,
     keys,
     privacy,
+    receipt,
     review,
     samples,
     screen,
@@ -45,6 +46,7 @@ app.add_typer(constitution.app, name="constitution")
 app.add_typer(review.app, name="review")
 app.add_typer(budget.app, name="budget")
 app.add_typer(privacy.app, name="privacy")
+app.add_typer(receipt.app, name="receipt")
 app.command("worker")(worker.worker)
 app.command("trainer")(worker.trainer)
 app.command("produce")(samples.produce)

@@ -10,6 +10,7 @@ from pydantic import Field
 from ctrainer.schemas.adapters import AdapterPublished
 from ctrainer.schemas.message import Message
 from ctrainer.schemas.training import SessionAdvanced
+from ctrainer.streams.adapter_files import beside
 
 
 class SampleCounts(Message):
@@ -41,10 +42,11 @@ class SessionSummary(Message):
 
 
 class AdapterSummary(Message):
-    """Where the adapter is and the digest over its files."""
+    """Where the adapter and its receipt are, and the digest over its files."""
 
     path: str
     digest: str
+    receipt: str
 
 
 class Perplexity(Message):
@@ -77,7 +79,9 @@ class DemoResult(Message):
                 unit=guarantee.unit.value,
                 adjacency=guarantee.adjacency.value,
             ),
-            adapter=AdapterSummary(path=adapter.path, digest=adapter.digest),
+            adapter=AdapterSummary(
+                path=adapter.path, digest=adapter.digest, receipt=str(beside(Path(adapter.path), "receipt"))
+            ),
             perplexity=read_perplexity(Path(adapter.path)),
         )
 
@@ -97,5 +101,5 @@ def count_outcomes(outcomes: Iterable[str], *, sent: int, duplicates: int) -> Sa
 
 def read_perplexity(adapter: Path) -> Perplexity:
     """Read the perplexities that the session kept beside its adapter's folder."""
-    evaluation = orjson.loads(adapter.with_name(f"{adapter.name}.evaluation.json").read_bytes())
+    evaluation = orjson.loads(beside(adapter, "evaluation").read_bytes())
     return Perplexity(base=evaluation["perplexity"]["base"], adapted=evaluation["perplexity"]["adapted"])

@@ -14,6 +14,7 @@ from ctrainer.schemas.identity import content_digest, event_id
 from ctrainer.schemas.privacy import PrivacyGuarantee
 from ctrainer.schemas.receipt import AdapterReceipt, SignedStatement, state_receipt
 from ctrainer.schemas.training import TrainingAssignment
+from ctrainer.streams.adapter_files import beside
 from ctrainer.streams.keyring import SigningKey
 from ctrainer.streams.session_data import SessionData
 from ctrainer.trainer.adapter import file_digests
@@ -128,11 +129,6 @@ def _rejected(receipt: AdapterReceipt) -> AdapterRejected:
         steps=receipt.steps,
         release=receipt.release,
     )
-
-
-def beside(adapter: Path, what: str) -> Path:
-    """Return where a file about an adapter is: beside its folder, so that it never travels with the adapter."""
-    return adapter.with_name(f"{adapter.name}.{what}.json")
 
 
 def evaluation_json(held_out: Prediction | None, verdict: GateVerdict) -> bytes:

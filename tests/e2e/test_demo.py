@@ -99,7 +99,19 @@ async def test_the_demo_takes_samples_to_a_private_adapter_and_balances(
     assert adapter["digest"] == folder_digest(Path(str(adapter["path"])))
     assert_loads_with_plain_peft(Path(str(adapter["path"])), tiny_model)
     assert float(str(result["perplexity"]["base"])) > 1
+    await asyncio.to_thread(assert_the_receipt_holds, environment, adapter)
     await assert_a_plain_client_reads_every_event_as_clean_json(environment["KAFKA_BOOTSTRAP_SERVERS"])
+
+
+def assert_the_receipt_holds(environment: Mapping[str, str], adapter: Mapping[str, object]) -> None:
+    members = json.loads(Path(str(adapter["receipt"]).replace(".receipt.", ".members.")).read_bytes())
+    command = [sys.executable, "-m", "ctrainer.streams.cli", "receipt", "verify", str(adapter["receipt"]), "--json"]
+    command += ["--adapter", str(adapter["path"]), "--sample", members["train"][0]["sample_id"]]
+    command += ["--keys", f"{environment['CTRAINER_STATE_FOLDER']}/demo/keys/keyring.json"]
+    verified = subprocess.run(command, env=dict(environment), text=True, capture_output=True, check=False)
+    assert verified.returncode == 0, verified.stderr
+    answer = json.loads(verified.stdout)
+    assert (answer["signed_by"], answer["gate"], answer["sample"]) == ("demo", "passed", "trained on")
 
 
 def assert_loads_with_plain_peft(adapter: Path, base: Path) -> None:

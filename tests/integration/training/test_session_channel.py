@@ -3,13 +3,17 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
 from ctrainer.agents.privacy import PrivacyLedger
+from ctrainer.agents.sessions import Sessions
+from ctrainer.schemas.adapters import AdapterRejected
 from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.privacy import BudgetGranted, BudgetRefused, Mechanism
-from ctrainer.schemas.topics import PRIVACY_REQUESTS
+from ctrainer.schemas.release import ReleaseCheck, ReleaseVerdict
+from ctrainer.schemas.topics import PRIVACY_REQUESTS, TRAINING_PROGRESS
 from ctrainer.schemas.training import Desired, SessionState, TrainAdapter, TrainingAssignment
 from ctrainer.streams.application import create_application
 from ctrainer.streams.location import Location
@@ -92,6 +96,41 @@ async def test_a_wait_for_the_ledger_ends_when_the_session_is_asked_to_stop(open
     channel = await open_channel(assignment(f"acme/{uuid4()}"), should_stop=lambda: True)
     with pytest.raises(SessionStoppedError):
         await channel.reserve(0, 8)
+
+
+async def test_a_rejected_adapter_ends_its_session_and_is_told_with_reasons(
+    open_channel: Open, bootstrap_servers: str
+) -> None:
+    session = assignment(f"acme/{uuid4()}")
+    channel = await open_channel(session)
+    release = ReleaseVerdict(
+        passed=False,
+        reasons=("compliance",),
+        checks=(ReleaseCheck(name="compliance", passed=False, got=0.5, expected=0.95, base=1.0),),
+        probes_digest="sha256:00",
+    )
+    rejected = AdapterRejected(
+        adapter_id="a",
+        session_id=session.session_id,
+        tenant="acme",
+        digest="sha256:00",
+        base_model="tiny",
+        dataset_id="d",
+        steps=40,
+        release=release,
+    )
+    await channel.rejected(rejected, 40)
+
+    sessions, told = Sessions(), []
+    async for record in TopicReader(bootstrap_servers=bootstrap_servers).read_topic(TRAINING_PROGRESS):
+        if record.key == session.session_id.encode():
+            sessions = sessions.after(record)
+            told.append(orjson.loads(record.value or b""))
+    newest = sessions.by_id[session.session_id].newest
+    assert newest is not None
+    assert (newest.state, newest.reason) == (SessionState.REJECTED, "gate-rejected")
+    assert sessions.by_id[session.session_id].is_final
+    assert AdapterRejected.model_validate(told[0]["data"]) == rejected
 
 
 @pytest.mark.usefixtures("ledger")
