@@ -23,7 +23,6 @@ from ctrainer.schemas.training import (
     MAX_ACTIVE_SESSIONS,
     CancelTraining,
     Desired,
-    SealDataset,
     SessionAdvanced,
     SessionState,
     TrainAdapter,
@@ -52,7 +51,7 @@ class MakePlan(Protocol):
 
 
 class TrainingDesk:
-    """The handler of `training.requests` for TrainAdapter and CancelTraining; SealDataset is curation's."""
+    """The handler of `training.requests` for TrainAdapter and CancelTraining; the rest is for other stages."""
 
     def __init__(
         self,
@@ -81,7 +80,7 @@ class TrainingDesk:
             command = self._desk.read(record)
         except ContractError as error:
             return [dead_letter(record, stage=STAGE, reason=error.reason, message=str(error))]
-        if isinstance(command, SealDataset):
+        if not isinstance(command, TrainAdapter | CancelTraining):
             return []
         refusal = self._desk.objection(record, command)
         if refusal is not None:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from pydantic import BaseModel
 
 from ctrainer.schemas import topics
-from ctrainer.schemas.adapters import AdapterPublished, AdapterRejected
+from ctrainer.schemas.adapters import AdapterPublished, AdapterRejected, AdapterReleased
 from ctrainer.schemas.audit import AuditCheckpoint, AuditRecorded
 from ctrainer.schemas.compliance import SampleJudged
 from ctrainer.schemas.constitution import Constitution, ConstitutionInForce, ConstitutionUpdated
@@ -26,8 +26,11 @@ from ctrainer.schemas.privacy import (
 from ctrainer.schemas.review import ReviewDecision
 from ctrainer.schemas.samples import AcceptedSample, ParkedSample
 from ctrainer.schemas.training import (
+    CanaryAdapter,
     CancelTraining,
     CommandRefused,
+    PromoteAdapter,
+    RollbackAdapter,
     SealDataset,
     SessionAdvanced,
     TrainAdapter,
@@ -52,10 +55,12 @@ class Content:
     in_use: bool = True
 
 
+_COMMANDS = (SealDataset, TrainAdapter, CancelTraining, PromoteAdapter, CanaryAdapter, RollbackAdapter)
+
 CATALOGUE: Mapping[str, Content] = MappingProxyType(
     {
         topics.FLYWHEEL_SAMPLES: Content(Mode.BINARY, (FlywheelRecord,)),
-        topics.TRAINING_REQUESTS: Content(Mode.BINARY, (SealDataset, TrainAdapter, CancelTraining)),
+        topics.TRAINING_REQUESTS: Content(Mode.BINARY, _COMMANDS),
         topics.REVIEW_DECISIONS: Content(Mode.BINARY, (ReviewDecision,)),
         topics.CONSTITUTION_UPDATES: Content(Mode.BINARY, (Constitution,)),
         topics.SAMPLES_ACCEPTED: Content(Mode.BINARY, (AcceptedSample,)),
@@ -63,7 +68,7 @@ CATALOGUE: Mapping[str, Content] = MappingProxyType(
         topics.DATASETS_SEALED: Content(Mode.STRUCTURED, (DatasetSealed,)),
         topics.TRAINING_ASSIGNMENTS: Content(Mode.STRUCTURED, (TrainingAssignment,)),
         topics.TRAINING_PROGRESS: Content(Mode.STRUCTURED, (SessionAdvanced, CommandRefused, AdapterRejected)),
-        topics.ADAPTERS_PUBLISHED: Content(Mode.STRUCTURED, (AdapterPublished,)),
+        topics.ADAPTERS_PUBLISHED: Content(Mode.STRUCTURED, (AdapterPublished, AdapterReleased)),
         topics.PRIVACY_REQUESTS: Content(Mode.BINARY, (ReserveBudget, SettleBudget)),
         topics.PRIVACY_LEDGER: Content(Mode.STRUCTURED, (LedgerRecord,)),
         topics.COMPLIANCE_EVENTS: Content(Mode.STRUCTURED, (SampleJudged,)),

@@ -52,7 +52,7 @@ _TABLE = (
     Topic(
         name="training.requests",
         key="tenant",
-        carries="signed commands: TrainAdapter, CancelTraining, SealDataset",
+        carries="signed commands: datasets, training sessions, releases of adapters",
         direction=Direction.INPUT,
         partitions=1,
         retention_ms=FOREVER_MS,
@@ -110,8 +110,8 @@ _TABLE = (
     ),
     Topic(
         name="adapters.published",
-        key="tenant/adapter id",
-        carries="adapter registry entries",
+        key="tenant/adapter id, or tenant/releases/workload",
+        carries="adapter registry entries, and which adapters each workload is served with",
         direction=Direction.OUTPUT,
         cleanup=Cleanup.COMPACT,
         partitions=1,

@@ -1,7 +1,7 @@
 """Training on the wire: commands, the desired state of sessions, and their progress."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 from uuid import UUID
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -96,11 +96,45 @@ class CancelTraining(Message):
     constitution: ConstitutionReference
 
 
-TrainingCommand = Annotated[SealDataset | TrainAdapter | CancelTraining, Field(discriminator="kind")]
-_COMMAND: TypeAdapter[SealDataset | TrainAdapter | CancelTraining] = TypeAdapter(TrainingCommand)
+class PromoteAdapter(Message):
+    """Make an adapter the current one of a workload that its dataset is of; a canary that runs there ends."""
+
+    kind: Literal["PromoteAdapter"] = "PromoteAdapter"
+    request_id: UUID
+    tenant: Name
+    workload: Name
+    adapter_id: Reference
+    constitution: ConstitutionReference
 
 
-def read_command(value: bytes | None) -> SealDataset | TrainAdapter | CancelTraining:
+class CanaryAdapter(Message):
+    """Let an adapter answer a share of a workload's requests, beside the current one."""
+
+    kind: Literal["CanaryAdapter"] = "CanaryAdapter"
+    request_id: UUID
+    tenant: Name
+    workload: Name
+    adapter_id: Reference
+    share: float = Field(gt=0, lt=1)
+    constitution: ConstitutionReference
+
+
+class RollbackAdapter(Message):
+    """End the canary of a workload; where none runs, return to the adapter before the current one."""
+
+    kind: Literal["RollbackAdapter"] = "RollbackAdapter"
+    request_id: UUID
+    tenant: Name
+    workload: Name
+    constitution: ConstitutionReference
+
+
+RegistryCommand: TypeAlias = PromoteAdapter | CanaryAdapter | RollbackAdapter
+TrainingCommand: TypeAlias = SealDataset | TrainAdapter | CancelTraining | RegistryCommand
+_COMMAND: TypeAdapter[TrainingCommand] = TypeAdapter(Annotated[TrainingCommand, Field(discriminator="kind")])
+
+
+def read_command(value: bytes | None) -> TrainingCommand:
     """Read a command from JSON bytes.
 
     Raises:

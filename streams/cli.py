@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ctrainer.schemas.errors import ConstitutionalTrainerError
 from ctrainer.streams.commands import (
+    adapters,
     budget,
     constitution,
     demo,
@@ -47,6 +48,7 @@ app.add_typer(review.app, name="review")
 app.add_typer(budget.app, name="budget")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(receipt.app, name="receipt")
+app.add_typer(adapters.app, name="adapters")
 app.command("worker")(worker.worker)
 app.command("trainer")(worker.trainer)
 app.command("produce")(samples.produce)

@@ -7,21 +7,30 @@ from typing import Any
 import orjson
 
 from ctrainer.agents.records import Record
+from ctrainer.schemas.adapters import AdapterReleased
 from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.datasets import DatasetSealed
 from ctrainer.schemas.envelope import binary_headers, event_type
 from ctrainer.schemas.errors import ConstitutionalTrainerError
-from ctrainer.schemas.topics import DATASETS_SEALED, TRAINING_ASSIGNMENTS, TRAINING_PROGRESS, TRAINING_REQUESTS
-from ctrainer.schemas.training import CancelTraining, CommandRefused, SealDataset, TrainAdapter, TrainingAssignment
+from ctrainer.schemas.topics import (
+    ADAPTERS_PUBLISHED,
+    DATASETS_SEALED,
+    TRAINING_ASSIGNMENTS,
+    TRAINING_PROGRESS,
+    TRAINING_REQUESTS,
+)
+from ctrainer.schemas.training import CommandRefused, TrainingAssignment, TrainingCommand
 from ctrainer.streams.event_watch import watch
 from ctrainer.streams.keyring import SigningKey
 from ctrainer.streams.signed_producer import SignedProducer
 from ctrainer.streams.topic_reader import TopicReader
 
-Command = SealDataset | TrainAdapter | CancelTraining
-Answer = DatasetSealed | TrainingAssignment | CommandRefused
+Command = TrainingCommand
+Answer = DatasetSealed | TrainingAssignment | AdapterReleased | CommandRefused
 
-_ANSWERS = {event_type(kind): kind for kind in (DatasetSealed, TrainingAssignment, CommandRefused)}
+_KINDS: tuple[type[Answer], ...] = (DatasetSealed, TrainingAssignment, AdapterReleased, CommandRefused)
+_ANSWERS = {event_type(kind): kind for kind in _KINDS}
+_TOPICS = (DATASETS_SEALED, TRAINING_ASSIGNMENTS, ADAPTERS_PUBLISHED, TRAINING_PROGRESS)
 
 
 class RefusedError(ConstitutionalTrainerError):
@@ -50,7 +59,7 @@ class CommandSubmitter:
             NoAnswerError: nobody answered in time.
         """
         reader = TopicReader(bootstrap_servers=self.bootstrap_servers, security=self.security)
-        async with watch(reader, [DATASETS_SEALED, TRAINING_ASSIGNMENTS, TRAINING_PROGRESS]) as answers:
+        async with watch(reader, _TOPICS) as answers:
             source = await self.submit(command)
             answer: Answer = await answers.first(
                 lambda record: answer_to(source, record), within_seconds=within_seconds, what="answer to the command"

@@ -174,7 +174,7 @@ class Demo:
     async def _published(self, session_id: str) -> AdapterPublished:
         async for record in self._reader().read_topic(ADAPTERS_PUBLISHED):
             data = orjson.loads(record.value or b"{}")["data"]
-            if data["session_id"] == session_id:
+            if data.get("session_id") == session_id:
                 return AdapterPublished.model_validate(data)
         raise DemoFailedError(f"session {session_id} completed without an adapter on {ADAPTERS_PUBLISHED}")
 

@@ -95,6 +95,7 @@ class SessionRelease:
             digest=stored.digest,
             base_model=receipt.base_model,
             dataset_id=receipt.dataset_id,
+            workloads=data.manifest.workloads,
             membership_digest=receipt.membership_digest,
             steps=receipt.steps,
             guarantee=receipt.guarantee,

@@ -10,6 +10,7 @@ from ctrainer.agents.curation import AutomaticSealing, CommandedSealing
 from ctrainer.agents.force import Force
 from ctrainer.agents.privacy import PrivacyLedger
 from ctrainer.agents.records import Handler
+from ctrainer.agents.registry import AdapterRegistry
 from ctrainer.agents.rejudging import Rejudging
 from ctrainer.agents.review import Review
 from ctrainer.agents.screening import Screening
@@ -97,6 +98,8 @@ def _training(parts: Parts) -> Iterator[StagePlan]:
         unsafe_allow_seeded_noise=parts.unsafe_allow_seeded_noise,
     )
     yield StagePlan(name="training", topic=TRAINING_REQUESTS, handler=desk, max_records=1)
+    registry = AdapterRegistry(desk=parts.desk, topics=parts.topics)
+    yield StagePlan(name="registry", topic=TRAINING_REQUESTS, handler=registry, max_records=1)
 
 
 def _privacy(parts: Parts) -> Iterator[StagePlan]:

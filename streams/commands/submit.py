@@ -9,6 +9,7 @@ from uuid import uuid4
 import typer
 from pydantic import ValidationError
 
+from ctrainer.schemas.adapters import AdapterReleased
 from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.datasets import DatasetSealed, SelectionRules
 from ctrainer.schemas.errors import ConstitutionalTrainerError
@@ -53,7 +54,7 @@ def seal(
     json: Json = False,
 ) -> None:
     """Freeze the accepted samples of some workloads into a dataset."""
-    _submit(
+    send(
         lambda reference: SealDataset(
             request_id=uuid4(),
             tenant=tenant,
@@ -83,7 +84,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Fine-tune a LoRA adapter on a sealed dataset under differential privacy."""
-    _submit(
+    send(
         lambda reference: TrainAdapter(
             request_id=uuid4(),
             tenant=tenant,
@@ -108,14 +109,20 @@ def cancel(
     json: Json = False,
 ) -> None:
     """Stop a session; what it spent stays spent."""
-    _submit(
+    send(
         lambda reference: CancelTraining(request_id=uuid4(), tenant=tenant, session_id=session, constitution=reference),
         key,
         as_json=json,
     )
 
 
-def _submit(build: Build, key: Path | None, *, as_json: bool) -> None:
+def send(build: Build, key: Path | None, *, as_json: bool) -> None:
+    """Send a command, wait for its answer, and print it.
+
+    Raises:
+        CommandError: the values make no command.
+        RefusedError: the command was refused.
+    """
     settings = Settings.read()
     servers, security = locate(settings).bootstrap_servers, client_security(settings)
     topics = TopicReader(bootstrap_servers=servers, security=security)
@@ -139,4 +146,8 @@ def summary(answer: Answer) -> dict[str, object]:
         return {"dataset": answer.dataset_id, "train": answer.counts.train, "held out": answer.counts.held_out}
     if isinstance(answer, TrainingAssignment):
         return {"session": answer.session_id, "steps": answer.steps, "epsilon planned": answer.epsilon_planned}
+    if isinstance(answer, AdapterReleased):
+        canary = f"{answer.canary.adapter_id} ({answer.canary.share:.0%})" if answer.canary else "none"
+        current = answer.current or "the base model"
+        return {"workload": answer.workload, "change": answer.change.value, "current": current, "canary": canary}
     return {"refused": answer.reason, "message": answer.message, "accepted would be": answer.acceptable}

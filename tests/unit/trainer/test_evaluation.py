@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -41,11 +42,11 @@ def test_a_batch_measures_what_each_record_alone_does_with_and_without_the_adapt
     assert found.call_accuracy is None
 
 
-def call(name: str, arguments: str) -> dict[str, object]:
+def call(name: str, arguments: str) -> dict[str, Any]:
     return {"id": "1", "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-CALLING = [
+CALLING: list[dict[str, Any]] = [
     {"role": "user", "content": "where is it?"},
     {"role": "assistant", "content": "one moment", "tool_calls": [call("find", '{"id":1}'), call("ask", "{}")]},
     {"role": "tool", "content": "here"},

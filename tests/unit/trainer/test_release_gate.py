@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -47,7 +48,7 @@ def test_an_adapter_that_keeps_everything_passes() -> None:
         ({"perplexity": measured(20.0, math.nan)}, "perplexity"),
     ],
 )
-def test_each_loss_of_prediction_is_a_reason_of_its_own(change: dict[str, Measured], reason: str) -> None:
+def test_each_loss_of_prediction_is_a_reason_of_its_own(change: dict[str, Any], reason: str) -> None:
     worse = dataclasses.replace(GOOD, **change)
     assert judge_release(held_out=worse, probes=PROBES).reasons == (f"held-out-{reason}",)
     public = dataclasses.replace(PROBES, prediction=worse)
@@ -64,7 +65,7 @@ def test_each_loss_of_prediction_is_a_reason_of_its_own(change: dict[str, Measur
         ({"distinct_2": measured(0.8, 0.6)}, "diversity"),
     ],
 )
-def test_each_loss_of_conduct_is_a_reason_of_its_own(change: dict[str, Measured], reason: str) -> None:
+def test_each_loss_of_conduct_is_a_reason_of_its_own(change: dict[str, Any], reason: str) -> None:
     verdict = judge_release(held_out=GOOD, probes=dataclasses.replace(PROBES, **change))
     assert not verdict.passed
     assert verdict.reasons == (reason,)
