@@ -112,6 +112,9 @@ def assert_the_receipt_holds(environment: Mapping[str, str], adapter: Mapping[st
     assert verified.returncode == 0, verified.stderr
     answer = json.loads(verified.stdout)
     assert (answer["signed_by"], answer["gate"], answer["sample"]) == ("demo", "passed", "trained on")
+    command = [sys.executable, "-m", "ctrainer.streams.cli", "adapters", "list", "--tenant", "retail-prod-eu", "--json"]
+    listed = subprocess.run(command, env=dict(environment), text=True, capture_output=True, check=True)
+    assert answer["adapter_id"] in {json.loads(line)["adapter"] for line in listed.stdout.splitlines()}
 
 
 def assert_loads_with_plain_peft(adapter: Path, base: Path) -> None:
