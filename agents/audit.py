@@ -37,7 +37,13 @@ AUDITED = (
 UNKNOWN_TENANT = "unknown"
 _LONGEST_TEXT = 512
 _INFORMATIONAL, _MEDIUM, _HIGH = 1, 3, 4
-_SEVERITY = {"BudgetAlerted": _MEDIUM, "BudgetHalted": _HIGH, "BudgetViolated": _HIGH, "CommandRefused": _MEDIUM}
+_SEVERITY = {
+    "AdapterRejected": _MEDIUM,
+    "BudgetAlerted": _MEDIUM,
+    "BudgetHalted": _HIGH,
+    "BudgetViolated": _HIGH,
+    "CommandRefused": _MEDIUM,
+}
 
 
 class AuditTrail:
