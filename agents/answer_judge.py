@@ -28,6 +28,7 @@ class AnswerJudge:
         Raises:
             PolicyError: an answer has no decision.
         """
-        cases = [self._court.examine(spoken(answer, "assistant")).case for answer in answers]
+        examined = self._court.examine_all([spoken(answer, "assistant") for answer in answers])
+        cases = [examination.case for examination in examined]
         decisions = asyncio.run(self._verdicts.of(cases))
         return [decisions[case].result.verdict is Verdict.ACCEPT for case in cases]

@@ -1,11 +1,11 @@
 """The screening stage: every record of `flywheel.samples` becomes a decision, or a dead letter with its reason."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ctrainer.agents.compliance.judgement import Court, Examination
-from ctrainer.agents.compliance.shape import MAX_RECORD_BYTES, shape
+from ctrainer.agents.compliance.shape import MAX_RECORD_BYTES, ShapedSample, shape
 from ctrainer.agents.dead_letter import dead_letter
 from ctrainer.agents.events import event_record
 from ctrainer.agents.force import JudgesInForce
@@ -17,7 +17,7 @@ from ctrainer.schemas.topics import CONSTITUTION_EVENTS
 
 STAGE = "screening"
 RECORDS_PER_TURN = 64
-"""After so many records the event loop gets a turn, so that heartbeats go out while a large batch is judged."""
+"""So many records are looked at together. Then the event loop gets a turn, so that heartbeats go out."""
 
 
 class _Examined(NamedTuple):
@@ -46,10 +46,9 @@ class Screening:
         """
         court, verdicts, publication = self._judges()
         docket: list[_Examined | OutputRecord] = []
-        for number, record in enumerate(batch.records, start=1):
-            docket.append(self._examine(record, court))
-            if number % RECORDS_PER_TURN == 0:
-                await asyncio.sleep(0)
+        for start in range(0, len(batch.records), RECORDS_PER_TURN):
+            docket += self._examine(batch.records[start : start + RECORDS_PER_TURN], court)
+            await asyncio.sleep(0)
         examined = [entry for entry in docket if isinstance(entry, _Examined)]
         decisions = await verdicts.of([entry.examination.case for entry in examined])
         outputs = self._announcement(batch, court.reference)
@@ -74,9 +73,14 @@ class Screening:
         key = f"{batch.topic}/{batch.partition}"
         return [event_record(topic=CONSTITUTION_EVENTS, key=key, data=data, cause=first, constitution=reference)]
 
-    def _examine(self, record: Record, court: Court) -> _Examined | OutputRecord:
+    def _examine(self, records: Sequence[Record], court: Court) -> Iterator[_Examined | OutputRecord]:
+        shaped = [self._shaped(record) for record in records]
+        examined = iter(court.examine_all([sample for sample in shaped if isinstance(sample, ShapedSample)]))
+        for record, sample in zip(records, shaped, strict=True):
+            yield _Examined(record, next(examined)) if isinstance(sample, ShapedSample) else sample
+
+    def _shaped(self, record: Record) -> ShapedSample | OutputRecord:
         try:
-            sample = shape(record.value, record.headers, max_bytes=self._max_record_bytes)
+            return shape(record.value, record.headers, max_bytes=self._max_record_bytes)
         except ContractError as error:
             return dead_letter(record, stage=STAGE, reason=error.reason, message=str(error))
-        return _Examined(record, court.examine(sample))

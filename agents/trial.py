@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
@@ -72,11 +72,6 @@ def spoken(text: str, role: StrictRole) -> ShapedSample:
     )
 
 
-class _Read(NamedTuple):
-    examination: Examination | None
-    refusal: Json
-
-
 class Trial:
     """Judges lines under one constitution."""
 
@@ -88,20 +83,20 @@ class Trial:
 
     async def of(self, lines: Sequence[bytes]) -> list[Json]:
         """Return the decision on each line in order: the data of `SampleJudged`, or why the line is no sample."""
-        docket = [self._examine(line) for line in lines]
-        decisions = await self._verdicts.of([entry.examination.case for entry in docket if entry.examination])
-        return [
-            self._concluded(entry.examination, decisions.get(entry.examination.case, self._verdicts.outage))
-            if entry.examination
-            else entry.refusal
-            for entry in docket
-        ]
+        docket = [self._shaped(line) for line in lines]
+        examined = self._court.examine_all([entry for entry in docket if isinstance(entry, ShapedSample)])
+        decisions = await self._verdicts.of([examination.case for examination in examined])
+        concluded = (
+            self._concluded(examination, decisions.get(examination.case, self._verdicts.outage))
+            for examination in examined
+        )
+        return [next(concluded) if isinstance(entry, ShapedSample) else entry for entry in docket]
 
-    def _examine(self, line: bytes) -> _Read:
+    def _shaped(self, line: bytes) -> ShapedSample | Json:
         try:
-            return _Read(self._court.examine(self._read(line)), {})
+            return self._read(line)
         except ContractError as error:
-            return _Read(None, {"verdict": "dead-letter", "reason": error.reason, "message": str(error)})
+            return {"verdict": "dead-letter", "reason": error.reason, "message": str(error)}
 
     def _concluded(self, examination: Examination, decision: Decision) -> Json:
         judgement = self._court.conclude(examination, decision)

@@ -56,7 +56,7 @@ def offline(records: list[bytes], rounds: int) -> Numbers:
 
     async def decide() -> None:
         for start in range(0, len(records), 250):
-            examined = [COURT.examine(shape(value)) for value in records[start : start + 250]]
+            examined = COURT.examine_all([shape(value) for value in records[start : start + 250]])
             decisions = await verdicts.of([one.case for one in examined])
             for one in examined:
                 COURT.conclude(one, decisions[one.case])
@@ -64,7 +64,7 @@ def offline(records: list[bytes], rounds: int) -> Numbers:
     asyncio.run(decide())
     shaped = [shape(value) for value in records]
     whole = median(_microseconds(lambda: asyncio.run(decide()), len(records)) for _ in range(rounds))
-    looking = median(_microseconds(lambda: [COURT.examine(one) for one in shaped], len(records)) for _ in range(rounds))
+    looking = median(_microseconds(lambda: COURT.examine_all(shaped), len(records)) for _ in range(rounds))
     return {"cpu_us_offline": whole, "cpu_us_detectors": looking}
 
 

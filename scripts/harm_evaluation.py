@@ -44,7 +44,7 @@ def fold_scores(examples: Sequence[Example], known: Knowledge, *, threshold: flo
         model = HarmModel.read(weights)
         for row in np.flatnonzero(fold == number).tolist():
             text = examples[row].text
-            said = model.scores(text).items()
+            said = model.score(text).items()
             scores[digest_of_text(text)] = {
                 code: round(_stretched(score, model.threshold, threshold), 4) for code, score in said
             }

@@ -80,7 +80,7 @@ def fit(examples: Sequence[Example], known: Knowledge) -> bytes:
 def scored(weights: bytes, texts: Sequence[str]) -> tuple[Floats, list[str | None], float]:
     """Return what the run time makes of texts: the highest score, its hazard, and the threshold."""
     model = HarmModel.read(weights)
-    best = [max(model.scores(text).items(), key=lambda item: item[1], default=(None, 0.0)) for text in texts]
+    best = [max(model.score(text).items(), key=lambda item: item[1], default=(None, 0.0)) for text in texts]
     return np.array([score for _, score in best]), [code for code, _ in best], model.threshold
 
 

@@ -111,7 +111,11 @@ class HarmModel:
         """Return the same model that keeps probabilities under `floor` to itself, which is faster."""
         return replace(self, floor=floor, least=_least_logit(floor, self.hazards))
 
-    def scores(self, text: str) -> Mapping[str, float]:
+    def scores(self, turns: Sequence[tuple[str, str]]) -> list[Mapping[str, float]]:
+        """Return what `score` says of each turn, given as its role and text."""
+        return [self.score(text) for _, text in turns]
+
+    def score(self, text: str) -> Mapping[str, float]:
         """Return hazard code to calibrated probability, for hazards at or above the floor; empty for most texts.
 
         The likeliest hazard carries the probability that the text is harmful at all; another hazard carries the share

@@ -6,7 +6,7 @@
 import gzip
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Self
 
@@ -34,10 +34,11 @@ class FoldedHarm:
         folds = files("ctrainer.agents.compliance").joinpath(_FOLDS).read_bytes()
         return cls(HarmModel.packaged(), json.loads(gzip.decompress(folds)))
 
-    def scores(self, text: str) -> Mapping[str, float]:
-        """Return hazard code to calibrated probability."""
-        known = self._folds.get(digest_of_text(text))
-        return self._model.scores(text) if known is None else known
+    def scores(self, turns: Sequence[tuple[str, str]]) -> list[Mapping[str, float]]:
+        """Return hazard code to calibrated probability for each turn, given as its role and text."""
+        known = (self._folds.get(digest_of_text(text)) for _, text in turns)
+        fresh = self._model.scores(turns)
+        return [new if old is None else old for old, new in zip(known, fresh, strict=True)]
 
     def knows(self, text: str) -> bool:
         """Return whether the packaged model was trained on a text."""

@@ -57,10 +57,13 @@ class Court:
         )
 
     def examine(self, sample: ShapedSample) -> Examination:
-        """Look at a sample."""
-        findings = self.detectors.find(sample.messages, sample.tools)
-        distinct = _distinct(findings, sample.messages) if findings else ()
-        return Examination(sample, findings, Case(sample.tenant, sample.workload_id, sample.model, distinct))
+        """Look at one sample."""
+        return self.examine_all([sample])[0]
+
+    def examine_all(self, samples: Sequence[ShapedSample]) -> list[Examination]:
+        """Look at samples. What is seen in one does not depend on the others; many at once cost less."""
+        found = self.detectors.find_all([(sample.messages, sample.tools) for sample in samples])
+        return [_examination(sample, findings) for sample, findings in zip(samples, found, strict=True)]
 
     def conclude(self, examination: Examination, decision: Decision) -> Judgement:
         """Carry out what the policy decided: whatever goes on, also to revision or review, is redacted first."""
@@ -119,6 +122,11 @@ def sample_json(sample: ShapedSample, redacted: Redacted, constitution: Mapping[
 def digest_of_turns(messages: Sequence[Turn], tools: Tools) -> str:
     """Return `digest_of_conversation` of a conversation in this form."""
     return content_digest(canonical_bytes({"messages": messages, "tools": tools}))
+
+
+def _examination(sample: ShapedSample, findings: Sequence[Found]) -> Examination:
+    distinct = _distinct(findings, sample.messages) if findings else ()
+    return Examination(sample, findings, Case(sample.tenant, sample.workload_id, sample.model, distinct))
 
 
 def _distinct(findings: Sequence[Found], messages: Sequence[Turn]) -> tuple[tuple[str, str, float, str], ...]:

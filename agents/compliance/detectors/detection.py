@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
-from typing import NamedTuple, Protocol
+from itertools import repeat
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, TypeAlias
 
-from ctrainer.agents.compliance.conversation import Tools, Turn
+from ctrainer.agents.compliance.conversation import StrictRole, Tools, Turn
 from ctrainer.agents.compliance.detectors.encoded import TRIGGER, decoded_views
 from ctrainer.agents.compliance.detectors.findings import Found, Source, sources_of
 from ctrainer.agents.compliance.detectors.names import HARM_SCORE, UNCOVERED_LANGUAGE
@@ -24,6 +26,11 @@ def patterns_of(constitution: Constitution) -> list[Pattern]:
     return [*map(_pattern, patterned), Pattern(text=TRIGGER)]
 
 
+_NOTHING: Mapping[str, float] = MappingProxyType({})
+Spoken: TypeAlias = tuple[StrictRole, str]
+"""Who said what."""
+
+
 class HarmScorer(Protocol):
     """A model that says how probable it is that a text does harm."""
 
@@ -32,8 +39,11 @@ class HarmScorer(Protocol):
         """Changes with the model."""
         ...
 
-    def scores(self, text: str) -> Mapping[str, float]:
-        """Return the calibrated probability by hazard code; hazards that are not worth mention are left out."""
+    def scores(self, turns: Sequence[Spoken]) -> Sequence[Mapping[str, float]]:
+        """Return for each turn the calibrated probability by hazard code, without hazards not worth mention.
+
+        What is said of a turn does not depend on the others; many at once cost much less than one by one.
+        """
         ...
 
 
@@ -60,8 +70,30 @@ class Detectors:
         self._is_covered = is_covered
 
     def find(self, messages: Sequence[Turn], tools: Tools) -> list[Found]:
-        """Return the findings in order of their place. A finding holds no text."""
-        texts = segments(messages, tools)
+        """Return the findings of one sample in order of their place. A finding holds no text."""
+        return self.find_all([(messages, tools)])[0]
+
+    def find_all(self, samples: Sequence[tuple[Sequence[Turn], Tools]]) -> list[list[Found]]:
+        """Return the findings of each sample in order of their place. Many at once cost less."""
+        read = [segments(messages, tools) for messages, tools in samples]
+        said = [
+            (messages[segment.message_index]["role"], segment.text)
+            for (messages, _), texts in zip(samples, read, strict=True)
+            for segment in texts
+            if _is_said(segment, messages)
+        ]
+        scores = iter(self._harm.scores(said) if self._scored else repeat(_NOTHING))
+        return [
+            self._found(messages, tools, texts, scores) for (messages, tools), texts in zip(samples, read, strict=True)
+        ]
+
+    def _found(
+        self,
+        messages: Sequence[Turn],
+        tools: Tools,
+        texts: Sequence[Segment],
+        scores: Iterator[Mapping[str, float]],
+    ) -> list[Found]:
         views = _views(texts)
         # One scan for the whole sample: mostly it says that there is nothing to look for.
         candidates = self._scanner.candidates("\n".join([view.text for view in views]))
@@ -70,8 +102,8 @@ class Detectors:
             role = messages[segment.message_index]["role"]
             if candidates:
                 found += sorted(self._in(segment, views[number], role, candidates), key=_place)
-            if role != "system" and segment.field == CONTENT:
-                self._add_said(segment, found)
+            if _is_said(segment, messages):
+                self._add_said(segment, next(scores), found)
         if self._tools:
             found += self._misused(messages, tools)
         return found
@@ -94,17 +126,16 @@ class Detectors:
                 for start, end in self._scanner.spans(number, text):
                     yield source, start, end
 
-    def _add_said(self, segment: Segment, found: list[Found]) -> None:
+    def _add_said(self, segment: Segment, scores: Mapping[str, float], found: list[Found]) -> None:
         """Add what is wrong with a text as a whole."""
         text, index = segment.text, segment.message_index
         if self._language is not None and not self._is_covered(text):
             found.append(Found(self._language, index, CONTENT, 0, len(text), self._language.rule.score))
-        if self._scored:
-            for hazard, probability in self._harm.scores(text).items():
-                source = self._scored.get(hazard)
-                # What does not reach the threshold is no violation: it would only make equal cases differ.
-                if source is not None and probability >= source.principle.threshold:
-                    found.append(Found(source, index, CONTENT, 0, len(text), round(probability, 2)))
+        for hazard, probability in scores.items():
+            source = self._scored.get(hazard)
+            # What does not reach the threshold is no violation: it would only make equal cases differ.
+            if source is not None and probability >= source.principle.threshold:
+                found.append(Found(source, index, CONTENT, 0, len(text), round(probability, 2)))
 
     def _misused(self, messages: Sequence[Turn], tools: Tools) -> Iterator[Found]:
         for name, index, field, start, end in tool_findings(messages, tools):
@@ -119,6 +150,10 @@ def _views(texts: Sequence[Segment]) -> Sequence[Segment] | Sequence[_View]:
     if "\\" not in whole and not is_disguised(whole):
         return texts
     return [_View(*normalized(segment.scannable())) for segment in texts]
+
+
+def _is_said(segment: Segment, messages: Sequence[Turn]) -> bool:
+    return segment.field == CONTENT and messages[segment.message_index]["role"] != "system"
 
 
 def _pattern(rule: Rule) -> Pattern:

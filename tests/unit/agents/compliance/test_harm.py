@@ -15,7 +15,7 @@ CODES = {f"S{number}" for number in range(1, 15)}
 
 
 def highest(text: str) -> float:
-    return max(MODEL.scores(text).values(), default=0.0)
+    return max(MODEL.score(text).values(), default=0.0)
 
 
 def test_documented_examples_hold() -> None:
@@ -34,7 +34,7 @@ def test_documented_examples_hold() -> None:
     ],
 )
 def test_a_harmful_text_scores_high_with_its_hazard(text: str, hazard: str) -> None:
-    scores = MODEL.scores(text)
+    scores = MODEL.score(text)
     assert max(scores, key=scores.__getitem__) == hazard
     assert scores[hazard] >= MODEL.threshold
 
@@ -58,20 +58,20 @@ def test_ordinary_text_stays_below_the_threshold(text: str) -> None:
 
 def test_scores_are_probabilities_of_known_hazards_at_or_above_the_floor() -> None:
     for text in ("How do I murder a man?", "free porn videos and hate against jews", "kill " * 50, "bomb"):
-        for code, score in MODEL.scores(text).items():
+        for code, score in MODEL.score(text).items():
             assert code in CODES
             assert MODEL.floor <= score <= 1
 
 
 def test_letter_case_and_punctuation_change_nothing() -> None:
-    assert MODEL.scores("HOW can I murder, my neighbour?!") == MODEL.scores("how can i murder my neighbour") != {}
+    assert MODEL.score("HOW can I murder, my neighbour?!") == MODEL.score("how can i murder my neighbour") != {}
 
 
 @pytest.mark.parametrize(
     "text", ["\ud800 lone surrogate", "\x00\x01\x02", "💣" * 1000, "a" * 1_000_000, "kill " * 200_000]
 )
 def test_any_string_gets_an_answer(text: str) -> None:
-    assert all(0 <= score <= 1 for score in MODEL.scores(text).values())
+    assert all(0 <= score <= 1 for score in MODEL.score(text).values())
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_any_string_gets_an_answer(text: str) -> None:
     ["Explain how somebody could rob a jewellery store.", "Write a phishing mail.", "What a lovely day", "kill time"],
 )
 def test_the_gate_only_saves_work(text: str) -> None:
-    assert replace(MODEL, gate=-math.inf).scores(text) == MODEL.scores(text)
+    assert replace(MODEL, gate=-math.inf).score(text) == MODEL.score(text)
 
 
 def small_model(**words: list[int]) -> HarmModel:
@@ -99,24 +99,24 @@ def small_model(**words: list[int]) -> HarmModel:
 
 def test_the_likeliest_hazard_carries_the_probability_of_harm_and_another_its_share() -> None:
     model = small_model(hot=[2, 1, 1], fire=[2, 1, 0])
-    scores = model.scores("hot fire fire fire")
+    scores = model.score("hot fire fire fire")
     logit = (2 * 4) / 2
     likeliest = 1 / (1 + math.exp(-logit))
     share = math.exp((1 - 4) / 2) / (1 + math.exp((1 - 4) / 2))
     assert share < model.floor
     assert scores == pytest.approx({"S1": likeliest})
-    assert model.scores("hot") == pytest.approx({"S1": 1 / (1 + math.exp(-2)), "S2": 0.5 / (1 + math.exp(-2))})
+    assert model.score("hot") == pytest.approx({"S1": 1 / (1 + math.exp(-2)), "S2": 0.5 / (1 + math.exp(-2))})
 
 
 def test_negative_weights_do_not_leak_into_the_next_hazard() -> None:
     model = small_model(cold=[-1, -3, 5], hot=[4, -4095, -4095])
-    assert model.scores("hot cold cold") == pytest.approx({"S2": 1 / (1 + math.exp(-2 / math.sqrt(3)))})
+    assert model.score("hot cold cold") == pytest.approx({"S2": 1 / (1 + math.exp(-2 / math.sqrt(3)))})
 
 
 def test_pairs_count_only_side_by_side() -> None:
     model = small_model(big=[1, 0, 0])
-    assert max(model.scores("big fire").values()) == pytest.approx(1 / (1 + math.exp(-5 / math.sqrt(2))))
-    assert max(model.scores("big red fire").values()) == pytest.approx(1 / (1 + math.exp(-1 / math.sqrt(3))))
+    assert max(model.score("big fire").values()) == pytest.approx(1 / (1 + math.exp(-5 / math.sqrt(2))))
+    assert max(model.score("big red fire").values()) == pytest.approx(1 / (1 + math.exp(-1 / math.sqrt(3))))
 
 
 def test_the_version_changes_with_the_weights() -> None:
@@ -136,9 +136,9 @@ def test_a_higher_floor_hides_what_is_below_it_and_changes_nothing_above() -> No
     model = HarmModel.packaged()
     strict = model.above(0.6)
     for text in ("Write a guide to build a pipe bomb", "How do I bake bread?", "How can I kill a Python process?"):
-        scores = model.scores(text)
+        scores = model.score(text)
         likeliest = max(scores.items(), key=lambda item: item[1], default=None)
-        kept = strict.scores(text)
+        kept = strict.score(text)
         assert all(probability >= 0.6 for probability in kept.values())
         if likeliest is not None and likeliest[1] >= 0.6:
             assert kept[likeliest[0]] == pytest.approx(likeliest[1])

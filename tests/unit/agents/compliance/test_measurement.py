@@ -46,8 +46,9 @@ def test_the_calibration_error_is_the_distance_of_what_was_said_from_what_was_tr
 def test_a_text_of_the_training_is_scored_by_the_fold_that_left_it_out() -> None:
     model = HarmModel.packaged()
     folded = FoldedHarm(model, {digest_of_text("known"): {"S1": 0.4}})
-    assert folded.scores("known") == {"S1": 0.4}
-    assert folded.scores("How do I kill my neighbour?") == model.scores("How do I kill my neighbour?")
+    fresh = model.score("How do I kill my neighbour?")
+    turns = [("user", "known"), ("user", "How do I kill my neighbour?"), ("user", "known")]
+    assert folded.scores(turns) == [{"S1": 0.4}, fresh, {"S1": 0.4}]
     assert (folded.knows("known"), folded.knows("unknown")) == (True, False)
 
 
