@@ -37,8 +37,10 @@ from ctrainer.schemas.privacy import (
     Mechanism,
     PrivacyGuarantee,
     PrivacyUnit,
+    ReportViolation,
     ReserveBudget,
     SettleBudget,
+    ViolationNoted,
 )
 from ctrainer.schemas.topics import PRIVACY_EVENTS, PRIVACY_LEDGER
 from ctrainer.trainer.accounting import epsilon_of, rdp_of_step
@@ -47,7 +49,8 @@ from ctrainer.trainer.ledger import Grant, Granted, LedgerState, Refused, reserv
 STAGE = "privacy"
 _MECHANISM_CHANGED = "mechanism-changed"
 _SESSION_STOPPED = "session-stopped"
-_REQUEST: TypeAdapter[ReserveBudget | SettleBudget] = TypeAdapter(LedgerRequest)
+Request: TypeAlias = ReserveBudget | SettleBudget | ReportViolation
+_REQUEST: TypeAdapter[Request] = TypeAdapter(LedgerRequest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +113,7 @@ class PrivacyLedger:
         return event_record(topic=PRIVACY_EVENTS, key=scope, data=data, cause=cause, constitution=self._in_force())
 
 
-def read_request(record: Record) -> ReserveBudget | SettleBudget:
+def read_request(record: Record) -> Request:
     """Read a request of the ledger.
 
     Raises:
@@ -143,9 +146,11 @@ def after(scope: Scope, record: LedgerRecord) -> Scope:
     )
 
 
-def _stopped_by(scope: Scope, entry: BudgetRefused | BudgetSettled) -> frozenset[str]:
+def _stopped_by(scope: Scope, entry: BudgetRefused | BudgetSettled | ViolationNoted) -> frozenset[str]:
     """Return the session that an entry stops, if any: derived from the ledger alone, so a new owner knows it too."""
-    if isinstance(entry, BudgetSettled):
+    if isinstance(entry, ViolationNoted):
+        violated = True
+    elif isinstance(entry, BudgetSettled):
         violated = _overspend(scope, entry.request) is not None
     else:
         violated = entry.reason == _MECHANISM_CHANGED
@@ -157,9 +162,11 @@ def fingerprint(request: ReserveBudget) -> str:
     return content_digest(request.to_json())
 
 
-async def _decide(scope: Scope, request: ReserveBudget | SettleBudget) -> tuple[LedgerRecord, Sequence[Message]]:
+async def _decide(scope: Scope, request: Request) -> tuple[LedgerRecord, Sequence[Message]]:
     if isinstance(request, SettleBudget):
         return _settle(scope, request)
+    if isinstance(request, ReportViolation):
+        return _noted(scope, request)
     if request.session_id in scope.stopped:
         return _refused(scope, request, _session_stopped(scope, request))
     if (request.mechanism.unit, request.mechanism.adjacency) != (PrivacyUnit.RECORD, Adjacency.ADD_REMOVE):
@@ -272,6 +279,12 @@ def _settle(scope: Scope, request: SettleBudget) -> tuple[LedgerRecord, Sequence
     return LedgerRecord(scope=request.scope, entry=entry), events
 
 
+def _noted(scope: Scope, request: ReportViolation) -> tuple[LedgerRecord, Sequence[Message]]:
+    """Note a violation that a session found in itself, and raise the alarm."""
+    entry = ViolationNoted(sequence=scope.ledger.sequence + 1, request=request)
+    return LedgerRecord(scope=request.scope, entry=entry), [_violation(request, request.reason, request.message)]
+
+
 def _overspend(scope: Scope, request: SettleBudget) -> tuple[str, str] | None:
     """Return why a settlement is a violation: its reason and message; None where a grant covers it."""
     grant = scope.ledger.grants.get(request.reservation_id)
@@ -282,7 +295,7 @@ def _overspend(scope: Scope, request: SettleBudget) -> tuple[str, str] | None:
     return None
 
 
-def _violation(request: ReserveBudget | SettleBudget, reason: str, message: str) -> BudgetViolated:
+def _violation(request: Request, reason: str, message: str) -> BudgetViolated:
     return BudgetViolated(
         scope=request.scope,
         tenant=request.tenant,

@@ -20,6 +20,7 @@ from ctrainer.schemas.privacy import (
     BudgetSpent,
     BudgetViolated,
     LedgerRecord,
+    ReportViolation,
     ReserveBudget,
     SettleBudget,
 )
@@ -69,7 +70,7 @@ CATALOGUE: Mapping[str, Content] = MappingProxyType(
         topics.TRAINING_ASSIGNMENTS: Content(Mode.STRUCTURED, (TrainingAssignment,)),
         topics.TRAINING_PROGRESS: Content(Mode.STRUCTURED, (SessionAdvanced, CommandRefused, AdapterRejected)),
         topics.ADAPTERS_PUBLISHED: Content(Mode.STRUCTURED, (AdapterPublished, AdapterReleased)),
-        topics.PRIVACY_REQUESTS: Content(Mode.BINARY, (ReserveBudget, SettleBudget)),
+        topics.PRIVACY_REQUESTS: Content(Mode.BINARY, (ReserveBudget, SettleBudget, ReportViolation)),
         topics.PRIVACY_LEDGER: Content(Mode.STRUCTURED, (LedgerRecord,)),
         topics.COMPLIANCE_EVENTS: Content(Mode.STRUCTURED, (SampleJudged,)),
         topics.CONSTITUTION_EVENTS: Content(Mode.STRUCTURED, (ConstitutionUpdated, ConstitutionInForce)),

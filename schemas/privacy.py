@@ -86,7 +86,18 @@ class SettleBudget(Message):
     steps_used: int = Field(ge=0)
 
 
-LedgerRequest = Annotated[ReserveBudget | SettleBudget, Field(discriminator="kind")]
+class ReportViolation(Message):
+    """Tell the ledger that a session broke its plan, as the session itself found: it gets no grant any more."""
+
+    kind: Literal["ReportViolation"] = "ReportViolation"
+    scope: str
+    tenant: str
+    session_id: str
+    reason: str
+    message: str
+
+
+LedgerRequest = Annotated[ReserveBudget | SettleBudget | ReportViolation, Field(discriminator="kind")]
 
 
 class BudgetGranted(Message):
@@ -125,7 +136,15 @@ class BudgetSettled(Message):
     request: SettleBudget
 
 
-LedgerEntry = Annotated[BudgetGranted | BudgetRefused | BudgetSettled, Field(discriminator="kind")]
+class ViolationNoted(Message):
+    """A session broke its plan, by its own report: from this entry on it is refused."""
+
+    kind: Literal["ViolationNoted"] = "ViolationNoted"
+    sequence: int
+    request: ReportViolation
+
+
+LedgerEntry = Annotated[BudgetGranted | BudgetRefused | BudgetSettled | ViolationNoted, Field(discriminator="kind")]
 
 
 class LedgerRecord(Message):
@@ -173,7 +192,7 @@ class BudgetHalted(Message):
 
 
 class BudgetViolated(Message):
-    """A session did what its grants do not cover: an alarm, not an ordinary outcome."""
+    """A session did what its grants or its plan do not cover, and was stopped: an alarm, not an ordinary outcome."""
 
     scope: str
     tenant: str

@@ -119,7 +119,7 @@ _TABLE = (
     Topic(
         name="privacy.requests",
         key="budget scope",
-        carries="ReserveBudget and SettleBudget from training sessions",
+        carries="reservations, settlements and reports of violations from training sessions",
         direction=Direction.INTERNAL,
         retention_ms=FOREVER_MS,
     ),

@@ -26,6 +26,7 @@ from ctrainer.schemas.privacy import (
     BudgetRefused,
     LedgerRecord,
     PrivacyGuarantee,
+    ReportViolation,
     ReserveBudget,
     SettleBudget,
 )
@@ -113,6 +114,21 @@ class SessionChannel:
             self.granted = None
         await self._publish(outputs)
 
+    async def violated(self, step: int, *, reason: str, message: str) -> None:
+        """Report that the session broke its plan, and end it as failed, in one transaction.
+
+        The ledger answers with `BudgetViolated`, and grants the session nothing more.
+        """
+        report = ReportViolation(
+            scope=self.assignment.scope,
+            tenant=self.assignment.tenant,
+            session_id=self.assignment.session_id,
+            reason=reason,
+            message=message,
+        )
+        failed = self._advanced(SessionState.FAILED, step, reason, message)
+        await self._publish([self._request(report, f"{report.session_id}/violation"), failed])
+
     async def published(self, adapter: AdapterPublished, step: int) -> None:
         """Publish the adapter and the session's completion together."""
         key = f"{adapter.tenant}/{adapter.adapter_id}"
@@ -144,7 +160,7 @@ class SessionChannel:
         """
         request = self._reservation(first_step, steps)
         async with watch(self.reader, [PRIVACY_LEDGER]) as ledger:
-            await self._publish([self._request(request)])
+            await self._publish([self._request(request, request.reservation_id)])
             answer = None
             while answer is None:
                 if self.should_stop():
@@ -217,12 +233,13 @@ class SessionChannel:
                 tenant=request.tenant,
                 session_id=request.session_id,
                 steps_used=step - request.first_step,
-            )
+            ),
+            request.reservation_id,
         )
 
-    def _request(self, request: ReserveBudget | SettleBudget) -> OutputRecord:
+    def _request(self, request: ReserveBudget | SettleBudget | ReportViolation, identifier: str) -> OutputRecord:
         attributes = {
-            "id": request.reservation_id,
+            "id": identifier,
             "type": request.kind,
             "source": f"/sessions/{request.session_id}",
             "constitutionhash": self.constitution.hash,

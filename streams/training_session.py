@@ -38,7 +38,7 @@ from ctrainer.streams.topic_reader import TopicReader
 from ctrainer.streams.training_plan import NO_ROOM, TAKEN_OVER, UNREACHABLE
 from ctrainer.trainer.adapter import add_adapter
 from ctrainer.trainer.checkpoint import Checkpoints
-from ctrainer.trainer.errors import CheckpointNotSavedError, NothingToLearnError
+from ctrainer.trainer.errors import CheckpointNotSavedError, NothingToLearnError, PlanViolatedError
 from ctrainer.trainer.loop import TrainingEnd, TrainingOutcome, train
 from ctrainer.trainer.models import LanguageModel, load_model
 from ctrainer.trainer.plan import PrivacyPlan
@@ -60,6 +60,8 @@ class SessionProcess:
     def run(self) -> None:
         """Train, evaluate and publish; a mistake that no restart can mend ends the session as failed.
 
+        So does a step that was not what plan and grants say; that one is a violation, and told to the ledger too.
+
         Raises:
             CheckpointNotSavedError: there is no room for a checkpoint; the session goes on when there is.
         """
@@ -67,6 +69,9 @@ class SessionProcess:
             self._run()
         except CheckpointNotSavedError:
             raise
+        except PlanViolatedError as error:
+            violated = self.channel.violated(self._step(), reason=error.reason, message=str(error))
+            self.loop.run(violated)
         except ConstitutionalTrainerError as error:
             reason = getattr(error, "reason", "training-failed")
             self.loop.run(self.channel.advanced(SessionState.FAILED, self._step(), reason=reason, message=str(error)))

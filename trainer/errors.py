@@ -27,6 +27,14 @@ class NotTrainingError(TrainingError):
     reason = "not-training"
 
 
+class PlanViolatedError(TrainingError):
+    """A session did what its plan or its grants do not allow, and was stopped. The message holds no private number."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class CorruptCheckpointError(TrainingError):
     """A checkpoint's files differ from its manifest, or are those of another adapter."""
 

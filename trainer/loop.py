@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ctrainer.schemas.privacy import BudgetGranted, BudgetRefused
 from ctrainer.trainer.checkpoint import Checkpoint, Checkpoints
@@ -15,6 +16,7 @@ from ctrainer.trainer.ledger import Granted, Refused
 from ctrainer.trainer.live_proof import LiveProof
 from ctrainer.trainer.per_sample import PerSampleGradients, per_sample_gradients
 from ctrainer.trainer.plan import PrivacyPlan
+from ctrainer.trainer.plan_watch import PlanWatch
 from ctrainer.trainer.private_step import PrivateStep
 from ctrainer.trainer.randomness import Randomness
 from ctrainer.trainer.ranks import OneRank, Ranks
@@ -76,6 +78,7 @@ def train(
     Raises:
         UnsupportedAdapterError: a trainable weight has no per-sample gradients.
         NotTrainingError: the first steps with records did not move the adapter by signal and noise.
+        PlanViolatedError: a step was not what the plan and the grants say; the steps after it were not begun.
         OutOfMemoryError: not even one record at a time fits into memory.
         CorruptCheckpointError: `start` is not a checkpoint of this adapter.
         CheckpointNotSavedError: the disk is full, for example; the checkpoint before is as it was. A disk that is full
@@ -95,6 +98,7 @@ def train(
             step=step,
             progress=_progress(gradients, learning_rate, randomness),
             proof=LiveProof(factors=gradients.factors),
+            watch=PlanWatch(plan=plan, records=len(examples)),
             ranks=ranks or OneRank(),
         )
         return session.run(
@@ -121,6 +125,7 @@ class _Session:
     step: PrivateStep
     progress: Progress
     proof: LiveProof
+    watch: PlanWatch
     ranks: Ranks
     not_finite: int = field(default=0, init=False)
 
@@ -143,6 +148,7 @@ class _Session:
             answer = self.ranks.decide(partial(self._reserve, reserve, checkpoints, done, block))
             if isinstance(answer, Refused | BudgetRefused):
                 return self._outcome(TrainingEnd.HALTED, done, reason=answer.reason, message=answer.message)
+            self._note_grant(answer, done, block)
             done = self._run_block(done, done + block, should_stop)
             if self.ranks.leads:
                 checkpoints.save(done, self.progress.saved(done))
@@ -164,11 +170,20 @@ class _Session:
         checkpoints.ensure_room(self.progress.saved_bytes)
         return reserve(first, steps)
 
+    def _note_grant(self, answer: Granted | BudgetGranted, first: int, steps: int) -> None:
+        """Tell the watch what was granted: by the ledger's own words, where it says which steps."""
+        if isinstance(answer, BudgetGranted):
+            request = answer.request
+            self.watch.granted(request.first_step, request.steps, request.mechanism)
+        else:
+            self.watch.granted(first, steps, None)
+
     def _run_block(self, first: int, end: int, should_stop: Callable[[], bool]) -> int:
         """Run the granted steps `[first, end)`, or fewer when asked to stop; return the number of steps done."""
         for step in range(first, end):
             if step > first and self.ranks.decide(should_stop):
                 return step
+            self.watch.begins(step)
             self._run_step()
         return end
 
@@ -178,9 +193,13 @@ class _Session:
         # In order of length, so that the shares of all ranks are about equally long.
         by_length = sorted(members, key=lambda index: len(self.examples[index].token_ids))
         signal = self.ranks.total(step.signal([self.examples[index] for index in self.ranks.share(by_length)]))
-        noise = step.noise() if self.ranks.leads else []
+        noise: list[Tensor] = []
         if self.ranks.leads:
+            self.watch.clipped(signal, len(members), lambda: step.signal([self.examples[members[0]]]))
+            noise = step.noise()
+            self.watch.drawn(noise)
             step.set_gradient(signal.totals, noise)
+            self.watch.applied(step.applied_gradient(), step.noisy_sum(signal.totals, noise))
         else:
             step.clear_gradient()
         self.ranks.follow(weight.grad for weight in self.progress.weights.values() if weight.grad is not None)
@@ -192,7 +211,9 @@ class _Session:
             self.proof.check(before, signal=signal.totals, noise=noise)
 
     def _sample(self) -> list[int]:
-        return self.step.randomness.poisson_sample(len(self.examples), self.step.plan.sampling_rate)
+        members = self.step.randomness.poisson_sample(len(self.examples), self.step.plan.sampling_rate)
+        self.watch.sampled(members)
+        return members
 
     def _outcome(
         self, end: TrainingEnd, step: int, *, reason: str | None = None, message: str | None = None

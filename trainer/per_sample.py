@@ -22,16 +22,21 @@ _BLOCK_NUMBERS = 1 << 18
 class ClippedSum:
     """The sum of clipped gradients, one flat float32 tensor for each block; `not_finite` samples counted as zero.
 
-    Both are private: the sum until noise is added, the count always.
+    `largest` is the norm of the largest summand. All is private: the sum until noise is added, the rest always.
     """
 
     totals: list[Tensor]
     not_finite: int
+    largest: float = 0.0
 
     def plus(self, other: "ClippedSum") -> "ClippedSum":
         """Return the sum over the samples of both, in the tensors of this one."""
         totals = [one.add_(another) for one, another in zip(self.totals, other.totals, strict=True)]
-        return ClippedSum(totals=totals, not_finite=self.not_finite + other.not_finite)
+        return ClippedSum(
+            totals=totals,
+            not_finite=self.not_finite + other.not_finite,
+            largest=max(self.largest, other.largest),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +88,13 @@ class PerSampleGradients:
         not_finite = samples - int(finite.sum())
         if not_finite:
             # Zero times NaN is NaN: the rows themselves must go.
-            factors = factors[finite]
+            factors, norms = factors[finite], norms[finite]
             gradients = [gradient[finite] for gradient in gradients]
-        return ClippedSum(totals=[torch.mv(rows.float().t(), factors) for rows in gradients], not_finite=not_finite)
+        return ClippedSum(
+            totals=[torch.mv(rows.float().t(), factors) for rows in gradients],
+            not_finite=not_finite,
+            largest=float((factors * norms).max()) if len(norms) else 0.0,
+        )
 
     def forget(self) -> None:
         """Drop what an unfinished backward pass left behind."""

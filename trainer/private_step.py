@@ -77,6 +77,14 @@ class PrivateStep:
         for factor, gradient in zip(self.gradients.factors, self.gradients.per_weight(flat), strict=True):
             factor.weight.grad = gradient.to(factor.weight.dtype)
 
+    def noisy_sum(self, signal: Sequence[Tensor], noise: Sequence[Tensor]) -> list[Tensor]:
+        """Return the sum of signal and noise, one tensor for each weight."""
+        return self.gradients.per_weight([total + draw.float() for total, draw in zip(signal, noise, strict=True)])
+
+    def applied_gradient(self) -> list[Tensor]:
+        """Return the gradients that the optimizer will take, one for each weight."""
+        return [factor.weight.grad for factor in self.gradients.factors if factor.weight.grad is not None]
+
     def clear_gradient(self) -> None:
         """Give every weight a gradient of zeros, to be overwritten."""
         for factor in self.gradients.factors:

@@ -97,12 +97,18 @@ class TorchRanks:
         return members[self.rank :: self.size]
 
     def total(self, part: ClippedSum) -> ClippedSum:
-        """Add up on the leader, in one exchange."""
+        """Add up on the leader; the largest summand is the largest of all."""
         counted = torch.tensor([float(part.not_finite)], device=self.device)
+        largest = torch.tensor([part.largest], device=self.device)
         flat = torch.cat([*part.totals, counted])
         distributed.reduce(flat, dst=LEADER)
+        distributed.reduce(largest, dst=LEADER, op=distributed.ReduceOp.MAX)
         *totals, counted = torch.split(flat, [*(len(total) for total in part.totals), 1])
-        return ClippedSum(totals=totals, not_finite=int(counted) if self.leads else part.not_finite)
+        return ClippedSum(
+            totals=totals,
+            not_finite=int(counted) if self.leads else part.not_finite,
+            largest=float(largest) if self.leads else part.largest,
+        )
 
     def follow(self, tensors: Iterable[Tensor]) -> None:
         """Copy the leader's tensors, in one exchange."""

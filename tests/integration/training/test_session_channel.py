@@ -7,15 +7,18 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
+from ctrainer.agents.events import read_event
 from ctrainer.agents.privacy import PrivacyLedger
+from ctrainer.agents.records import Record
 from ctrainer.agents.sessions import Sessions
 from ctrainer.schemas.adapters import AdapterRejected
 from ctrainer.schemas.constitution_reference import ConstitutionReference
-from ctrainer.schemas.privacy import BudgetGranted, BudgetRefused, Mechanism
+from ctrainer.schemas.privacy import BudgetGranted, BudgetRefused, BudgetViolated, Mechanism
 from ctrainer.schemas.release import ReleaseCheck, ReleaseVerdict
-from ctrainer.schemas.topics import PRIVACY_REQUESTS, TRAINING_PROGRESS
+from ctrainer.schemas.topics import PRIVACY_EVENTS, PRIVACY_REQUESTS, TRAINING_PROGRESS
 from ctrainer.schemas.training import Desired, SessionState, TrainAdapter, TrainingAssignment
 from ctrainer.streams.application import create_application
+from ctrainer.streams.event_watch import watch
 from ctrainer.streams.location import Location
 from ctrainer.streams.session_channel import SessionChannel, SessionFencedError, SessionStoppedError
 from ctrainer.streams.settings import Settings
@@ -41,6 +44,11 @@ def assignment(scope: str) -> TrainingAssignment:
         steps=40,
         epsilon_planned=7.0,
     )
+
+
+def violation(record: Record) -> BudgetViolated | None:
+    value = record.value or b""
+    return read_event(value, BudgetViolated) if b".BudgetViolated." in value else None
 
 
 @pytest.fixture
@@ -131,6 +139,34 @@ async def test_a_rejected_adapter_ends_its_session_and_is_told_with_reasons(
     assert (newest.state, newest.reason) == (SessionState.REJECTED, "gate-rejected")
     assert sessions.by_id[session.session_id].is_final
     assert AdapterRejected.model_validate(told[0]["data"]) == rejected
+
+
+@pytest.mark.usefixtures("ledger")
+async def test_a_session_that_broke_its_plan_is_told_has_failed_and_gets_no_grant_any_more(
+    open_channel: Open, bootstrap_servers: str
+) -> None:
+    session = assignment(f"acme/{uuid4()}")
+    channel = await open_channel(session)
+    assert isinstance(await channel.reserve(0, 8), BudgetGranted)
+    reader = TopicReader(bootstrap_servers=bootstrap_servers)
+    async with watch(reader, [PRIVACY_EVENTS]) as events:
+        await channel.violated(0, reason="noise-out-of-plan", message="m")
+        violated = await events.first(
+            violation,
+            within_seconds=20,
+            what="BudgetViolated",
+        )
+    assert (violated.session_id, violated.reason) == (session.session_id, "noise-out-of-plan")
+
+    refused = await (await open_channel(session)).reserve(8, 8)
+    assert isinstance(refused, BudgetRefused)
+    assert refused.reason == "session-stopped"
+    sessions = Sessions()
+    async for record in reader.read_topic(TRAINING_PROGRESS):
+        sessions = sessions.after(record)
+    newest = sessions.by_id[session.session_id].newest
+    assert newest is not None
+    assert (newest.state, newest.reason) == (SessionState.FAILED, "noise-out-of-plan")
 
 
 @pytest.mark.usefixtures("ledger")

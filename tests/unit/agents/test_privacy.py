@@ -9,7 +9,7 @@ from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.world import Topics
 from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH, ConstitutionReference
 from ctrainer.schemas.message import Message
-from ctrainer.schemas.privacy import Adjacency, Mechanism, PrivacyUnit, ReserveBudget, SettleBudget
+from ctrainer.schemas.privacy import Adjacency, Mechanism, PrivacyUnit, ReportViolation, ReserveBudget, SettleBudget
 from ctrainer.trainer.accounting import NOTHING, compose, epsilon_of, rdp_of_step
 
 Deliver = Callable[[Sequence[OutputRecord]], list[Record]]
@@ -39,7 +39,7 @@ def settle(name: str, steps: int) -> SettleBudget:
     return SettleBudget(reservation_id=name, scope="acme/default", tenant="acme", session_id="s1", steps_used=steps)
 
 
-def record(offset: int, request: ReserveBudget | SettleBudget) -> Record:
+def record(offset: int, request: ReserveBudget | SettleBudget | ReportViolation) -> Record:
     return Record("privacy.requests", PARTITION, offset, 1_700_000_000_000, request.scope.encode(), request.to_json())
 
 
@@ -169,6 +169,25 @@ async def test_steps_that_no_grant_covers_are_a_violation(
     outputs = await ledger(batch(record(0, reserve("a")), record(1, request_)))
     assert events(outputs) == ["BudgetSpent", "BudgetViolated"]
     assert json.loads(outputs[-1].value or b"")["data"]["reason"] == reason
+
+
+@pytest.mark.parametrize("restored", [False, True])
+async def test_a_session_that_reports_a_breach_of_its_plan_is_reported_and_gets_no_grant_any_more(
+    ledger: PrivacyLedger, deliver: Deliver, *, restored: bool
+) -> None:
+    report = ReportViolation(
+        scope="acme/default", tenant="acme", session_id="s1", reason="noise-out-of-plan", message="m"
+    )
+    outputs = await ledger(batch(record(0, reserve("a")), record(1, report)))
+    deliver(outputs)
+    assert [entry["kind"] for entry in entries(outputs)] == ["BudgetGranted", "ViolationNoted"]
+    assert events(outputs) == ["BudgetSpent", "BudgetViolated"]
+    assert json.loads(outputs[-1].value or b"")["data"]["reason"] == "noise-out-of-plan"
+    if restored:
+        await ledger.restore(PARTITION, 2)
+    later = await ledger(batch(record(2, reserve("b")), record(3, reserve("c", session_id="s2"))))
+    assert [entry.get("reason") for entry in entries(later)] == ["session-stopped", None]
+    assert entries(later)[1]["epsilon"] == pytest.approx(spend(32))
 
 
 async def test_a_session_that_changes_its_mechanism_is_refused_and_reported(
