@@ -109,7 +109,7 @@ class Publication:
     ) -> OutputRecord:
         source = source_reference(cause.topic, cause.partition, cause.offset)
         traceparent = traceparent_of(cause.headers) if cause.headers else None
-        version = self._court.detectors.version
+        version = self._court.detector_version
         event = {
             "specversion": "1.0",
             "id": event_id(source, SampleJudged.__name__, self._constitution["digest"]),

@@ -6,6 +6,7 @@ from ctrainer.agents.dead_letter import dead_letter
 from ctrainer.agents.force import JudgesInForce
 from ctrainer.agents.parked import origin, parked, shaped
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
+from ctrainer.schemas.compliance import Verdict
 from ctrainer.schemas.errors import ContractError
 from ctrainer.schemas.samples import SlowLane
 
@@ -13,7 +14,7 @@ STAGE = "rejudging"
 
 
 class PolicyOutageError(ConnectionError):
-    """No policy layer can be asked yet: the stage waits where it is, and nothing is lost."""
+    """What the sample waits for cannot be asked yet: the stage waits where it is, and nothing is lost."""
 
 
 class Rejudging:
@@ -26,7 +27,7 @@ class Rejudging:
         """Return the outcome for each sample that waits for a policy.
 
         Raises:
-            PolicyOutageError: there is still none.
+            PolicyOutageError: there is still none, or no guard model.
         """
         return [output for record in batch.records for output in await self._judge(record)]
 
@@ -38,8 +39,7 @@ class Rejudging:
         if sample is None:
             return []
         court, verdicts, publication = self._judges()
-        examination = court.examine(shaped(sample))
-        decision = (await verdicts.of([examination.case])).get(examination.case)
-        if decision is None:
-            raise PolicyOutageError("policy: no layer answers; waiting")
+        ((examination, decision),) = await court.decide(verdicts, [court.examine(shaped(sample))])
+        if decision.result.verdict is Verdict.PARK:
+            raise PolicyOutageError(f"{decision.result.reasons[0]}: waiting")
         return list(publication.of(record, examination, decision, origin(sample)))

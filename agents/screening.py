@@ -49,13 +49,12 @@ class Screening:
         for start in range(0, len(batch.records), RECORDS_PER_TURN):
             docket += self._examine(batch.records[start : start + RECORDS_PER_TURN], court)
             await asyncio.sleep(0)
-        examined = [entry for entry in docket if isinstance(entry, _Examined)]
-        decisions = await verdicts.of([entry.examination.case for entry in examined])
+        examined = [entry.examination for entry in docket if isinstance(entry, _Examined)]
+        decided = iter(await court.decide(verdicts, examined))
         outputs = self._announcement(batch, court.reference)
         for entry in docket:
             if isinstance(entry, _Examined):
-                decision = decisions.get(entry.examination.case, verdicts.outage)
-                outputs += publication.of(entry.record, entry.examination, decision)
+                outputs += publication.of(entry.record, *next(decided))
             else:
                 outputs.append(entry)
         return outputs

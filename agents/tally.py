@@ -12,10 +12,13 @@ class Tally:
     """Counts since the start of the process.
 
     `verdicts` by verdict; `findings` by principle and mode; `answers` by where a decision came from (`memory`,
-    `shared`, `policy`); `layers` by what became of asking two policy layers (`agreed`, `disagreed`, `fallback`).
+    `shared`, `policy`); `layers` by what became of asking two policy layers (`agreed`, `disagreed`, `fallback`);
+    `guard` by what a guard model said of a turn (`harmful`, `harmless`, `spared`, `unclear`, `unavailable`) and what
+    the harm score says (`harmful`, `harmless`).
     """
 
     verdicts: Counter[str] = field(default_factory=Counter)
     findings: Counter[tuple[str, str]] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
     layers: Counter[str] = field(default_factory=Counter)
+    guard: Counter[tuple[str, str]] = field(default_factory=Counter)

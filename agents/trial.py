@@ -85,12 +85,8 @@ class Trial:
         """Return the decision on each line in order: the data of `SampleJudged`, or why the line is no sample."""
         docket = [self._shaped(line) for line in lines]
         examined = self._court.examine_all([entry for entry in docket if isinstance(entry, ShapedSample)])
-        decisions = await self._verdicts.of([examination.case for examination in examined])
-        concluded = (
-            self._concluded(examination, decisions.get(examination.case, self._verdicts.outage))
-            for examination in examined
-        )
-        return [next(concluded) if isinstance(entry, ShapedSample) else entry for entry in docket]
+        decided = iter(await self._court.decide(self._verdicts, examined))
+        return [self._concluded(*next(decided)) if isinstance(entry, ShapedSample) else entry for entry in docket]
 
     def _shaped(self, line: bytes) -> ShapedSample | Json:
         try:
@@ -100,6 +96,6 @@ class Trial:
 
     def _concluded(self, examination: Examination, decision: Decision) -> Json:
         judgement = self._court.conclude(examination, decision)
-        judged = judged_json(examination, judgement, detector_version=self._court.detectors.version)
+        judged = judged_json(examination, judgement, detector_version=self._court.detector_version)
         shown = {"messages": judgement.redacted.messages, "tools": judgement.redacted.tools} if self._show_text else {}
         return {**judged, **shown}

@@ -1,7 +1,7 @@
 """What judging a sample costs: offline, with its Kafka transaction, beside others, and the policy by itself.
 
 The corpus is mixed from public sets (benchmarks/corpus.py). CPU is that of this process. `--peers` names the Python of
-an environment with presidio-analyzer, scrubadub and datafog (benchmarks/peers.py).
+an environment with presidio-analyzer, scrubadub, datafog and nemoguardrails (benchmarks/peers.py).
 """
 
 import argparse
@@ -202,8 +202,10 @@ def peers(python: Path | None, records: list[bytes], detectors_us: float) -> Num
     if python is None:
         return {"ratio_presidio": None}
     program = Path(__file__).with_name("peers.py")
+    patterns = [rule.pattern for one in CONSTITUTION.principles for rule in one.rules if rule.pattern is not None]
+    given = json.dumps({"texts": texts(records), "patterns": patterns})
     done = subprocess.run(  # noqa: S603 - our own program
-        [python, program], input=json.dumps(texts(records)), capture_output=True, text=True, check=True
+        [python, program], input=given, capture_output=True, text=True, check=True
     )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     presidio = found.get("presidio_analyzer")

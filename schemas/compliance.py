@@ -19,6 +19,19 @@ class Verdict(StrEnum):
     PARK = "park"
 
 
+class Guarded(StrEnum):
+    """What an external guard model said of a sample.
+
+    `asked`: a verdict on every turn that it was asked about; `spared`: it was asked about none; `unclear`: an answer
+    that is no verdict; `unavailable`: none.
+    """
+
+    ASKED = "asked"
+    SPARED = "spared"
+    UNCLEAR = "unclear"
+    UNAVAILABLE = "unavailable"
+
+
 class Severity(StrEnum):
     """How bad a breach of a principle is."""
 
@@ -46,7 +59,7 @@ class SampleJudged(Message):
     """One decision on a sample; of several, that with the highest `attempt` holds.
 
     `score` is 1 minus the highest violation probability over enforced principles, what was redacted left out.
-    `decided_by` names the policy layer, or `person` after a review.
+    `decided_by` names the policy layer, or `person` after a review. `guard` is there where a guard model is configured.
     """
 
     sample_id: str
@@ -64,3 +77,4 @@ class SampleJudged(Message):
     decided_by: str
     policy_revision: str
     detector_version: str
+    guard: Guarded | None = None

@@ -11,9 +11,12 @@ from aiokafka.errors import KafkaError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from ctrainer.agents.compliance.guard import Question
 from ctrainer.agents.compliance.policy import bundle_of
+from ctrainer.schemas.compliance import Guarded
 from ctrainer.schemas.errors import ConstitutionalTrainerError
 from ctrainer.streams.active_constitution import read_constitution
+from ctrainer.streams.guard.guards import connect_guard, guard_model, guard_of
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.keyring import read_keyring
 from ctrainer.streams.location import locate
@@ -22,6 +25,7 @@ from ctrainer.streams.policy.opa import OpaEngine
 from ctrainer.streams.settings import PolicyContract, Settings
 from ctrainer.streams.topic_administration import TopicAdministration
 
+_HARMLESS = Question(None, "How do I bake bread?")
 _ENOUGH_DISK_BYTES = 5 * 1024**3
 
 
@@ -50,6 +54,7 @@ async def diagnose(settings: Settings) -> list[Finding]:
         await _redis(settings),
         _constitution(settings),
         await _policy(settings),
+        await _guard(settings),
         _requesters(settings),
         _unsafe(settings),
         _accelerator(),
@@ -128,6 +133,25 @@ async def _policy(settings: Settings) -> Finding:
         detail = f"{place}: {error}; the policy in process decides"
         return Finding(check="policy", health=Health.WARNING, detail=detail)
     return Finding(check="policy", health=Health.GOOD, detail=f"{place} holds our revision")
+
+
+async def _guard(settings: Settings) -> Finding:
+    if settings.guard_url is None:
+        return Finding(check="guard model", health=Health.GOOD, detail="none: the harm score judges alone")
+    place = urlsplit(settings.guard_url).netloc.rpartition("@")[2]
+    try:
+        connection = connect_guard(settings)
+        model = guard_model(settings, connection)
+        guard_of(read_constitution(settings), settings, model)
+        (answer,) = await model.answers([_HARMLESS]) if model else [Guarded.UNAVAILABLE]
+        if connection is not None:
+            await connection.close()
+    except ConstitutionalTrainerError as error:
+        return Finding(check="guard model", health=Health.BAD, detail=f"{place}: {error}")
+    if isinstance(answer, Guarded):
+        then = "the harm score judges alone" if settings.unsafe_judge_without_guard else "samples are parked"
+        return Finding(check="guard model", health=Health.WARNING, detail=f"{place}: {answer.value}; {then}")
+    return Finding(check="guard model", health=Health.GOOD, detail=f"{place}, asked {settings.guard_ask}")
 
 
 def _requesters(settings: Settings) -> Finding:

@@ -11,16 +11,23 @@ from ctrainer.streams.policy.connection import EngineConnection
 
 
 class JudgementMetrics(Collector):
-    """Verdicts, findings by principle and mode (shadow ones too), where decisions came from, and the policy engine."""
+    """Verdicts, findings by principle and mode (shadow ones too), where decisions came from, policy engine, guard."""
 
-    def __init__(self, tally: Tally, connection: EngineConnection | None) -> None:
+    def __init__(self, tally: Tally, engine: EngineConnection | None, guard: EngineConnection | None) -> None:
         self._tally = tally
-        self._connection = connection
+        self._engine = engine
+        self._guard = guard
 
     @classmethod
-    def register(cls, registry: CollectorRegistry, tally: Tally, connection: EngineConnection | None) -> None:
+    def register(
+        cls,
+        registry: CollectorRegistry,
+        tally: Tally,
+        engine: EngineConnection | None,
+        guard: EngineConnection | None = None,
+    ) -> None:
         """Show the numbers in `registry`."""
-        registry.register(cls(tally, connection))
+        registry.register(cls(tally, engine, guard))
 
     def collect(self) -> Iterator[Metric]:
         """Yield the families as they stand."""
@@ -31,20 +38,26 @@ class JudgementMetrics(Collector):
         )
         yield _counter("constitutional_policy_answers", "Where policy decisions came from.", ["source"], tally.answers)
         yield _counter("constitutional_policy_layers", "What two policy layers said.", ["outcome"], tally.layers)
-        if self._connection is not None:
-            yield from self._engine(self._connection)
+        if self._engine is not None:
+            yield from _calls("constitutional_policy", self._engine)
+        if self._guard is not None:
+            yield _counter(
+                "constitutional_guard_turns", "What guard model and harm score said.", ["guard", "score"], tally.guard
+            )
+            yield from _calls("constitutional_guard", self._guard)
 
-    def _engine(self, connection: EngineConnection) -> Iterator[Metric]:
-        yield _counter("constitutional_policy_failures", "Questions without an answer.", ["kind"], connection.failures)
-        seconds = CounterMetricFamily("constitutional_policy_seconds", "Seconds that answers took, in all.")
-        seconds.add_metric([], connection.seconds)
-        yield seconds
-        answered = CounterMetricFamily("constitutional_policy_calls", "Questions with an answer.")
-        answered.add_metric([], connection.answers)
-        yield answered
-        is_open = GaugeMetricFamily("constitutional_policy_circuit_open", "1 while the engine is left alone.")
-        is_open.add_metric([], float(connection.breaker.is_open))
-        yield is_open
+
+def _calls(prefix: str, connection: EngineConnection) -> Iterator[Metric]:
+    yield _counter(f"{prefix}_failures", "Questions without an answer.", ["kind"], connection.failures)
+    seconds = CounterMetricFamily(f"{prefix}_seconds", "Seconds that answers took, in all.")
+    seconds.add_metric([], connection.seconds)
+    yield seconds
+    answered = CounterMetricFamily(f"{prefix}_calls", "Questions with an answer.")
+    answered.add_metric([], connection.answers)
+    yield answered
+    is_open = GaugeMetricFamily(f"{prefix}_circuit_open", "1 while it is left alone.")
+    is_open.add_metric([], float(connection.breaker.is_open))
+    yield is_open
 
 
 def _counter(

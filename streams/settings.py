@@ -95,6 +95,29 @@ class Settings(BaseModel):
     policy_connections: int = Field(default=8, ge=1, le=256, description="most requests to a policy engine at a time")
     policy_token_file: Folder | None = Field(default=None, description="a file with the bearer token of the engine")
 
+    guard_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="http(s)://host:port of a guard model with an OpenAI-compatible API; none asks no model",
+    )
+    guard_model: str | None = Field(default=None, description="the name under which the guard model is served")
+    guard_version: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9._:-]{1,100}$",
+        description="the version of the guard model's weights: letters, digits and . _ : -",
+    )
+    guard_ask: str = Field(
+        default="always",
+        pattern=r"^(always|0?\.\d{1,6}-0?\.\d{1,6})$",
+        description="always, or the harm scores between which the guard model is asked, such as 0.2-0.8",
+    )
+    guard_deadline_ms: int = Field(default=5_000, ge=10, le=60_000, description="milliseconds the guard model may take")
+    guard_connections: int = Field(default=8, ge=1, le=256, description="most requests to the guard model at a time")
+    guard_token_file: Folder | None = Field(default=None, description="a file with the bearer token of the guard model")
+    unsafe_judge_without_guard: bool = Field(
+        default=False, description="true lets the harm score judge alone while the guard model is out of reach"
+    )
+
     requesters: Folder | None = Field(default=None, description="a keyring file of who may send training commands")
     receipt_key: Folder | None = Field(
         default=None, description="a private key file that trainers sign receipts with; none leaves them unsigned"
@@ -129,9 +152,20 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _token_is_not_sent_in_clear(self) -> Self:
-        place = urlsplit(self.policy_url or "")
-        if self.policy_token_file is not None and place.scheme == "http" and place.hostname not in _LOOPBACK:
-            raise ValueError("CTRAINER_POLICY_TOKEN_FILE: a token goes over https or to this machine only")
+        tokens = {"POLICY": (self.policy_url, self.policy_token_file), "GUARD": (self.guard_url, self.guard_token_file)}
+        for name, (url, token_file) in tokens.items():
+            place = urlsplit(url or "")
+            if token_file is not None and place.scheme == "http" and place.hostname not in _LOOPBACK:
+                raise ValueError(f"CTRAINER_{name}_TOKEN_FILE: a token goes over https or to this machine only")
+        return self
+
+    @model_validator(mode="after")
+    def _guard_is_named(self) -> Self:
+        if self.guard_url is not None and (self.guard_model is None or self.guard_version is None):
+            raise ValueError(
+                "CTRAINER_GUARD_URL: needs CTRAINER_GUARD_MODEL and CTRAINER_GUARD_VERSION, so that no answer of other "
+                "weights is taken for one of these"
+            )
         return self
 
     @classmethod

@@ -11,6 +11,7 @@ from mode import Service
 from prometheus_client import CollectorRegistry
 
 from ctrainer.agents.commands import CommandDesk
+from ctrainer.agents.compliance.guard import GuardModel
 from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.constitutions import ConstitutionDesk
 from ctrainer.agents.force import Force, Judges, appoint
@@ -21,6 +22,7 @@ from ctrainer.schemas.topics import CONSTITUTION_UPDATES
 from ctrainer.streams.active_constitution import read_constitution
 from ctrainer.streams.application import create_application
 from ctrainer.streams.constitution_watch import ConstitutionWatch, latest_constitution
+from ctrainer.streams.guard.guards import connect_guard, guard_model, guard_of
 from ctrainer.streams.judgement_metrics import JudgementMetrics
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.keyring import read_keyring
@@ -66,10 +68,18 @@ async def serve(settings: Settings, roles: frozenset[Role], *, probe: Probe | No
     registry = CollectorRegistry()
     async with AsyncExitStack() as stack:
         cache = await _verdict_cache(settings, location, stack)
-        connection = await _policy_connection(settings, stack)
+        connection = _closed_at_the_end(connect(settings), stack)
+        guard = _closed_at_the_end(connect_guard(settings), stack)
         tally = Tally()
-        JudgementMetrics.register(registry, tally, connection)
-        appoint_judges = partial(_appoint, settings=settings, connection=connection, cache=cache, tally=tally)
+        JudgementMetrics.register(registry, tally, connection, guard)
+        appoint_judges = partial(
+            _appoint,
+            settings=settings,
+            connection=connection,
+            guard=guard_model(settings, guard, cache),
+            cache=cache,
+            tally=tally,
+        )
         parts = await _parts(settings, location, constitution, appoint_judges)
         watch = ConstitutionWatch(desk=parts.constitutions, force=parts.force, appoint=appoint_judges)
         app = create_application(settings.application)
@@ -173,15 +183,16 @@ def _appoint(
     *,
     settings: Settings,
     connection: EngineConnection | None,
+    guard: GuardModel | None,
     cache: RedisVerdictCache | None,
     tally: Tally,
 ) -> Judges:
     engine = engine_of(constitution, settings, connection, tally.layers)
-    return appoint(Court(constitution), engine, cache=cache, tally=tally)
+    court = Court(constitution, guard=guard_of(constitution, settings, guard, tally.guard))
+    return appoint(court, engine, cache=cache, tally=tally)
 
 
-async def _policy_connection(settings: Settings, stack: AsyncExitStack) -> EngineConnection | None:
-    connection = connect(settings)
+def _closed_at_the_end(connection: EngineConnection | None, stack: AsyncExitStack) -> EngineConnection | None:
     if connection is not None:
         stack.push_async_callback(connection.close)
     return connection

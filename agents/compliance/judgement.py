@@ -8,13 +8,14 @@ from ctrainer.agents.compliance.conversation import Tools, Turn
 from ctrainer.agents.compliance.detectors.detection import Detectors, HarmScorer
 from ctrainer.agents.compliance.detectors.findings import Found
 from ctrainer.agents.compliance.detectors.names import HARM_SCORE
+from ctrainer.agents.compliance.guard import Guard, Seen
 from ctrainer.agents.compliance.harm import HarmModel
 from ctrainer.agents.compliance.language import is_covered
-from ctrainer.agents.compliance.policy import Decision, PolicyEngine
+from ctrainer.agents.compliance.policy import Decision, PolicyEngine, doubted, parked
 from ctrainer.agents.compliance.redaction import Redacted, redact
 from ctrainer.agents.compliance.shape import ShapedSample
 from ctrainer.agents.compliance.verdicts import Case, VerdictCache, Verdicts
-from ctrainer.schemas.compliance import Verdict
+from ctrainer.schemas.compliance import Guarded, Verdict
 from ctrainer.schemas.constitution import Constitution, Mode
 from ctrainer.schemas.identity import canonical_bytes, content_digest
 
@@ -22,11 +23,12 @@ Json = dict[str, Any]
 
 
 class Examination(NamedTuple):
-    """What is known about a sample before the policy is asked."""
+    """What is known about a sample before the policy is asked. `guarded` is None where there is no guard model."""
 
     sample: ShapedSample
     findings: Sequence[Found]
     case: Case
+    guarded: Guarded | None = None
 
 
 class Judgement(NamedTuple):
@@ -38,11 +40,15 @@ class Judgement(NamedTuple):
 
 
 class Court:
-    """A constitution made ready to judge samples by."""
+    """A constitution made ready to judge samples by. `detector_version` names all that looks at a text."""
 
-    def __init__(self, constitution: Constitution, *, harm: HarmScorer | None = None) -> None:
+    def __init__(
+        self, constitution: Constitution, *, harm: HarmScorer | None = None, guard: Guard | None = None
+    ) -> None:
         self.reference = constitution.reference()
         self.detectors = Detectors(constitution, harm=harm or _harm_model(constitution), is_covered=is_covered)
+        self.guard = guard
+        self.detector_version = "+".join([self.detectors.version, *([guard.version] if guard else [])])
 
     def verdicts(
         self, engine: PolicyEngine, *, cache: VerdictCache | None = None, answers: Counter[str] | None = None
@@ -51,7 +57,7 @@ class Court:
         return Verdicts(
             engine,
             constitution_digest=self.reference.digest,
-            detector_version=self.detectors.version,
+            detector_version=self.detector_version,
             cache=cache,
             answers=answers,
         )
@@ -64,6 +70,23 @@ class Court:
         """Look at samples. What is seen in one does not depend on the others; many at once cost less."""
         found = self.detectors.find_all([(sample.messages, sample.tools) for sample in samples])
         return [_examination(sample, findings) for sample, findings in zip(samples, found, strict=True)]
+
+    async def decide(
+        self, verdicts: Verdicts, examinations: Sequence[Examination]
+    ) -> list[tuple[Examination, Decision]]:
+        """Return each examination, with what a guard model adds to it, and the decision on it.
+
+        What no policy layer could be asked about, or the guard model, has a decision that parks it.
+
+        Raises:
+            PolicyError: an examination has no decision.
+        """
+        heard = await _heard(self.guard, examinations) if self.guard else examinations
+        decisions = await verdicts.of([one.case for one in heard])
+        made = [(one, decisions.get(one.case, verdicts.outage)) for one in heard]
+        if self.guard is None:
+            return made
+        return [(one, _weighed(one, decision, unsafe_without=self.guard.unsafe_without)) for one, decision in made]
 
     def conclude(self, examination: Examination, decision: Decision) -> Judgement:
         """Carry out what the policy decided: whatever goes on, also to revision or review, is redacted first."""
@@ -94,6 +117,7 @@ def judged_json(examination: Examination, judgement: Judgement, *, detector_vers
         "decided_by": decision.decided_by,
         "policy_revision": decision.policy_revision,
         "detector_version": detector_version,
+        "guard": examination.guarded,
     }
 
 
@@ -124,9 +148,24 @@ def digest_of_turns(messages: Sequence[Turn], tools: Tools) -> str:
     return content_digest(canonical_bytes({"messages": messages, "tools": tools}))
 
 
-def _examination(sample: ShapedSample, findings: Sequence[Found]) -> Examination:
+def _examination(sample: ShapedSample, findings: Sequence[Found], guarded: Guarded | None = None) -> Examination:
     distinct = _distinct(findings, sample.messages) if findings else ()
-    return Examination(sample, findings, Case(sample.tenant, sample.workload_id, sample.model, distinct))
+    return Examination(sample, findings, Case(sample.tenant, sample.workload_id, sample.model, distinct), guarded)
+
+
+async def _heard(guard: Guard, examinations: Sequence[Examination]) -> list[Examination]:
+    added = await guard.hear([Seen(one.sample.messages, one.findings) for one in examinations])
+    return [
+        _examination(one.sample, [*one.findings, *heard.findings], heard.guarded)
+        for one, heard in zip(examinations, added, strict=True)
+    ]
+
+
+def _weighed(examination: Examination, decision: Decision, *, unsafe_without: bool) -> Decision:
+    """Return the decision on a sample, which does not pass where a guard model says nothing clear of it."""
+    if examination.guarded is Guarded.UNAVAILABLE and not unsafe_without:
+        return parked(decision, "guard-unavailable")
+    return doubted(decision, "guard-unclear") if examination.guarded is Guarded.UNCLEAR else decision
 
 
 def _distinct(findings: Sequence[Found], messages: Sequence[Turn]) -> tuple[tuple[str, str, float, str], ...]:

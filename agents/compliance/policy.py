@@ -65,10 +65,24 @@ class Decision(Message):
     policy_revision: str
 
 
-def outage(revision: str) -> Decision:
+def outage(revision: str, reason: str = "policy-unavailable") -> Decision:
     """Return what stands for the decision that no layer could be asked for: the sample is parked."""
-    result = PolicyResult(verdict=Verdict.PARK, score=0.0, reasons=("policy-unavailable",), redact=())
+    result = PolicyResult(verdict=Verdict.PARK, score=0.0, reasons=(reason,), redact=())
     return Decision(result=result, decided_by="none", policy_revision=revision)
+
+
+def parked(decision: Decision, reason: str) -> Decision:
+    """Return a decision that waits for what is out of reach now; a rejection needs nothing more and stands."""
+    return decision if decision.result.verdict is Verdict.REJECT else outage(decision.policy_revision, reason)
+
+
+def doubted(decision: Decision, reason: str) -> Decision:
+    """Return a decision that a person has to make where it would not reject, redacted as before."""
+    if decision.result.verdict in {Verdict.REJECT, Verdict.PARK}:
+        return decision
+    reasons = (*decision.result.reasons, reason)
+    result = decision.result.model_copy(update={"verdict": Verdict.REVIEW, "reasons": reasons})
+    return decision.model_copy(update={"result": result})
 
 
 class PolicyEngine(Protocol):

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,8 @@ from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.policy import RegorusEngine, bundle_of
 from ctrainer.agents.trial import Text, Trial, record
 from ctrainer.streams.active_constitution import read_constitution
+from ctrainer.streams.guard.guards import connect_guard, guard_model, guard_of
+from ctrainer.streams.policy.connection import EngineConnection
 from ctrainer.streams.settings import Settings
 
 LINES_AT_ONCE = 256
@@ -44,18 +47,27 @@ def screen(
 
     A line that begins with { is a flywheel record, any other a plain text, unless an option says what all lines are.
     """
-    constitution = read_constitution(Settings.read())
-    court, engine = Court(constitution), RegorusEngine(bundle_of(constitution))
+    settings = Settings.read()
+    constitution, connection = read_constitution(settings), connect_guard(settings)
+    court = Court(constitution, guard=guard_of(constitution, settings, guard_model(settings, connection)))
+    engine = RegorusEngine(bundle_of(constitution))
     plain = Text(role=role.value, field=text_field)
     read = plain if text or text_field else lambda line: record(line) if line.lstrip()[:1] == b"{" else plain(line)
     trial = Trial(court=court, verdicts=court.verdicts(engine), read=read, show_text=show_text)
     with file.open("rb") if file else sys.stdin.buffer as lines:
-        counts = asyncio.run(_print_decisions(trial, lines))
+        counts = asyncio.run(_print_decisions(trial, lines, connection))
     if not json:
         typer.echo(", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) or "nothing", err=True)
 
 
-async def _print_decisions(trial: Trial, lines: BinaryIO) -> Counter[str]:
+async def _print_decisions(trial: Trial, lines: BinaryIO, connection: EngineConnection | None) -> Counter[str]:
+    async with AsyncExitStack() as stack:
+        if connection is not None:
+            stack.push_async_callback(connection.close)
+        return await _decisions(trial, lines)
+
+
+async def _decisions(trial: Trial, lines: BinaryIO) -> Counter[str]:
     counts: Counter[str] = Counter()
     for chunk in _chunks(lines):
         decisions = await trial.of(chunk)

@@ -1,4 +1,7 @@
-"""Questions to a policy engine over kept HTTP connections: with a deadline, a bound on their number, and a breaker."""
+"""Questions to a policy engine or a guard model over kept HTTP connections.
+
+With a deadline, a bound on their number, and a breaker.
+"""
 
 import asyncio
 from collections import Counter
@@ -14,6 +17,12 @@ from ctrainer.streams.policy.circuit_breaker import CircuitBreaker
 
 MOST_BYTES = 4 * 1024 * 1024
 """A longer answer is none of a policy engine."""
+_REFUSALS = frozenset({400, 413, 422})
+"""Statuses that are about the question: the same one would be refused again."""
+
+
+class QuestionRefusedError(PolicyUnavailableError):
+    """The engine answers, but not this question."""
 
 
 class EngineConnection:
@@ -23,6 +32,7 @@ class EngineConnection:
         self,
         url: str,
         *,
+        name: str = "policy engine",
         deadline_seconds: float,
         connections: int,
         token: str | None = None,
@@ -32,6 +42,7 @@ class EngineConnection:
         self.answers = 0
         self.seconds = 0.0
         self.breaker = breaker or CircuitBreaker()
+        self._name = name
         self._url = url.rstrip("/")
         self._deadline = deadline_seconds
         self._connections = connections
@@ -51,6 +62,7 @@ class EngineConnection:
         """Return the JSON value that answers a question. The deadline runs from when a connection is free for it.
 
         Raises:
+            QuestionRefusedError: a status that says that the question is a wrong one.
             PolicyUnavailableError: no answer in time, another status than 200, or no JSON.
         """
         async with self._free:
@@ -69,6 +81,9 @@ class EngineConnection:
         except aiohttp.ClientError as error:
             self.breaker.failed()
             raise self._failure("connection") from error
+        except QuestionRefusedError:
+            self.breaker.succeeded()
+            raise
         except PolicyUnavailableError:
             self.breaker.failed()
             raise
@@ -81,7 +96,8 @@ class EngineConnection:
         session = self._opened()
         async with session.post(self._url + path, data=body, headers=self._headers, allow_redirects=False) as response:
             if response.status != 200:  # noqa: PLR2004 - OK
-                raise self._failure(f"status-{response.status // 100}xx")
+                error = QuestionRefusedError if response.status in _REFUSALS else PolicyUnavailableError
+                raise self._failure(f"status-{response.status // 100}xx", error)
             return self._json(await self._read(response))
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
@@ -106,6 +122,8 @@ class EngineConnection:
             self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
         return self._session
 
-    def _failure(self, kind: str) -> PolicyUnavailableError:
+    def _failure(
+        self, kind: str, error: type[PolicyUnavailableError] = PolicyUnavailableError
+    ) -> PolicyUnavailableError:
         self.failures[kind] += 1
-        return PolicyUnavailableError(f"policy engine: {kind}")
+        return error(f"{self._name}: {kind}")

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from pathlib import Path
 
 from ctrainer.agents.compliance.policy import PolicyEngine, RegorusEngine, bundle_of
 from ctrainer.schemas.constitution import Constitution
@@ -22,7 +23,7 @@ def connect(settings: Settings) -> EngineConnection | None:
         settings.policy_url,
         deadline_seconds=settings.policy_deadline_ms / 1000,
         connections=settings.policy_connections,
-        token=_token(settings),
+        token=read_token("CTRAINER_POLICY_TOKEN_FILE", settings.policy_token_file),
     )
 
 
@@ -49,14 +50,19 @@ def engine_of(
     )
 
 
-def _token(settings: Settings) -> str | None:
-    if settings.policy_token_file is None:
+def read_token(key: str, path: Path | None) -> str | None:
+    """Return the bearer token in the file that the setting `key` names, or None where it names none.
+
+    Raises:
+        SettingsError: there is no token in it.
+    """
+    if path is None:
         return None
     try:
-        token = settings.policy_token_file.read_bytes().strip()
+        token = path.read_bytes().strip()
     except OSError as error:
-        raise SettingsError(f"CTRAINER_POLICY_TOKEN_FILE: {settings.policy_token_file}: {error}") from error
+        raise SettingsError(f"{key}: {path}: {error}") from error
     if not _TOKEN.fullmatch(token):
         expected = "expected letters, digits and -._~+/ with = at the end (RFC 6750)"
-        raise SettingsError(f"CTRAINER_POLICY_TOKEN_FILE: {settings.policy_token_file}: got no token, {expected}")
+        raise SettingsError(f"{key}: {path}: got no token, {expected}")
     return token.decode()

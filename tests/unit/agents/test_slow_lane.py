@@ -6,6 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ctrainer.agents.commands import CommandDesk
+from ctrainer.agents.compliance.guard import Answer, Guard, Question
 from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.loading import default_constitution
 from ctrainer.agents.compliance.policy import Decision, PolicyInput, PolicyUnavailableError, RegorusEngine, bundle_of
@@ -14,7 +15,7 @@ from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.rejudging import PolicyOutageError, Rejudging
 from ctrainer.agents.review import Review
 from ctrainer.agents.screening import Screening
-from ctrainer.schemas.compliance import SampleJudged
+from ctrainer.schemas.compliance import Guarded, SampleJudged
 from ctrainer.schemas.envelope import Event
 from ctrainer.schemas.review import ReviewDecision, ReviewVerdict
 from ctrainer.schemas.samples import AcceptedSample, ParkedSample, SourceReference
@@ -42,13 +43,25 @@ class Policy:
         return await self._engine.evaluate(inputs)
 
 
+class Guarding:
+    """A guard model that says what it is told to say of every text."""
+
+    version = "guarding@1"
+
+    def __init__(self) -> None:
+        self.says: Answer = Guarded.UNAVAILABLE
+
+    async def answers(self, questions: Sequence[Question]) -> list[Answer]:
+        return [self.says for _ in questions]
+
+
 class Flow:
     """Screening, rejudging and review over topics in memory."""
 
-    def __init__(self, topics: InMemoryTopics) -> None:
+    def __init__(self, topics: InMemoryTopics, court: Court = COURT) -> None:
         self.topics = topics
         self.policy = Policy()
-        judges = appoint(COURT, self.policy)
+        judges = appoint(court, self.policy)
         self.judges = lambda: judges
         requester = Requester(key_id="rita", public_key=KEY.public_key(), tenants=frozenset({"shop"}))
         self.desk = CommandDesk(requesters={"rita": requester}, in_force=lambda: COURT.reference)

@@ -1,0 +1,175 @@
+"""An external guard model as one more detector: which turns it is asked about, and what its answers come to.
+
+It only ever adds findings. What it leaves open is never a permission: a sample that it could not be asked about is
+parked, one that it answered about without a verdict goes to a person.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol, TypeAlias
+
+from ctrainer.agents.compliance.conversation import Turn
+from ctrainer.agents.compliance.detectors.findings import Found, sources_of
+from ctrainer.agents.compliance.detectors.names import HARM_SCORE
+from ctrainer.agents.compliance.segments import CONTENT
+from ctrainer.schemas.compliance import Guarded
+from ctrainer.schemas.constitution import Constitution, Rule
+
+GUARD_RULE: Final = "guard-model"
+"""The rule that findings of a guard model bear."""
+PIECE_CHARACTERS: Final = 8_000
+OVERLAP_CHARACTERS: Final = 400
+"""A longer text is asked about in pieces of this length, each of which begins before the last one ends."""
+PROMPT_CHARACTERS: Final = 2_000
+"""So much of a prompt, its end, is told with the answer to it."""
+
+_GRAVITY = (Guarded.UNAVAILABLE, Guarded.UNCLEAR, Guarded.ASKED)
+
+
+class Question(NamedTuple):
+    """One piece of a turn. `prompt` is what a user said before it; None where the text itself is a prompt."""
+
+    prompt: str | None
+    text: str
+
+
+Answer: TypeAlias = Mapping[str, float] | Guarded
+"""The probability by hazard code, empty for a harmless text; or `unclear` or `unavailable`."""
+
+
+class GuardModel(Protocol):
+    """A model that says whether a turn is harmful. `version` changes whenever it could say something else."""
+
+    @property
+    def version(self) -> str:
+        """Changes with the model."""
+        ...
+
+    async def answers(self, questions: Sequence[Question]) -> list[Answer]:
+        """Return an answer for each question, in order. Nothing is raised where the model cannot be reached."""
+        ...
+
+
+class Seen(NamedTuple):
+    """A sample and what other detectors found in it."""
+
+    messages: Sequence[Turn]
+    findings: Sequence[Found]
+
+
+class Heard(NamedTuple):
+    """What a guard model adds to a sample."""
+
+    findings: Sequence[Found]
+    guarded: Guarded
+
+
+class _Asked(NamedTuple):
+    """A turn with the questions about it; none where it is spared."""
+
+    turn: int
+    pieces: Sequence[Question]
+
+
+class Guard:
+    """A guard model under one constitution: it speaks for the principles with a harm score, by their hazards.
+
+    `is_asked` says from a text whether the model is asked about it, `asks` names that choice. `said` counts turns by
+    what the guard said (`harmful`, `harmless`, `spared`, `unclear`, `unavailable`) and what the harm score says.
+    """
+
+    def __init__(
+        self,
+        model: GuardModel,
+        constitution: Constitution,
+        *,
+        asks: str,
+        is_asked: Callable[[str], bool],
+        unsafe_without: bool = False,
+        said: Counter[tuple[str, str]] | None = None,
+    ) -> None:
+        self.version = f"{model.version}/{asks}"
+        self.unsafe_without = unsafe_without
+        self._model = model
+        self._is_asked = is_asked
+        self._said: Counter[tuple[str, str]] = Counter() if said is None else said
+        self._sources = {
+            str(source.principle.hazard): source._replace(rule=_guard_rule(source.rule))
+            for source in sources_of(constitution)
+            if source.rule.detector == HARM_SCORE
+        }
+
+    async def hear(self, samples: Sequence[Seen]) -> list[Heard]:
+        """Return what the model adds to each of several samples. Equal questions are asked once."""
+        asked = [list(self._questions(messages)) for messages, _ in samples]
+        distinct = list(dict.fromkeys(question for turns in asked for turn in turns for question in turn.pieces))
+        answers = dict(zip(distinct, await self._model.answers(distinct), strict=True)) if distinct else {}
+        return [self._heard(seen, turns, answers) for seen, turns in zip(samples, asked, strict=True)]
+
+    def _questions(self, messages: Sequence[Turn]) -> Iterator[_Asked]:
+        """Yield the turns that the model may have something to say of. A system prompt is the operator's own."""
+        prompt = ""
+        for index, turn in enumerate(messages):
+            text = turn["content"]
+            if turn["role"] != "system" and text.strip():
+                said_before = prompt[-PROMPT_CHARACTERS:] if turn["role"] == "assistant" else None
+                yield _Asked(
+                    index, [Question(said_before, piece) for piece in pieces(text)] if self._is_asked(text) else []
+                )
+            if turn["role"] == "user":
+                prompt = text
+
+    def _heard(self, seen: Seen, turns: Sequence[_Asked], answers: Mapping[Question, Answer]) -> Heard:
+        found: list[Found] = []
+        states = set[Guarded]()
+        scored = {finding.message_index for finding in seen.findings if finding.source.rule.detector == HARM_SCORE}
+        for index, questions in turns:
+            state, hazards = _joined([answers[question] for question in questions])
+            states.add(state)
+            self._said[_outcome(state, hazards), "harmful" if index in scored else "harmless"] += 1
+            found += self._found(hazards, index, len(seen.messages[index]["content"]))
+        return Heard(found, _gravest(states))
+
+    def _found(self, hazards: Mapping[str, float], index: int, end: int) -> Iterator[Found]:
+        for hazard, probability in sorted(hazards.items()):
+            source = self._sources.get(hazard)
+            # As with the harm score: what does not reach the threshold is no violation.
+            if source is not None and probability >= source.principle.threshold:
+                yield Found(source, index, CONTENT, 0, end, round(probability, 2))
+
+
+def pieces(text: str) -> list[str]:
+    """Return a text in pieces that a guard model can read.
+
+    >>> [len(piece) for piece in pieces("x" * 16_000)], pieces("short")
+    ([8000, 8000, 800], ['short'])
+    """
+    step = PIECE_CHARACTERS - OVERLAP_CHARACTERS
+    return [text[start : start + PIECE_CHARACTERS] for start in range(0, max(1, len(text) - OVERLAP_CHARACTERS), step)]
+
+
+def _joined(answers: Sequence[Answer]) -> tuple[Guarded, Mapping[str, float]]:
+    """Return the gravest state of a turn's pieces, and the highest probability of each hazard."""
+    hazards: dict[str, float] = {}
+    states = set[Guarded]()
+    for answer in answers:
+        if isinstance(answer, Guarded):
+            states.add(answer)
+        else:
+            states.add(Guarded.ASKED)
+            hazards |= {code: max(share, hazards.get(code, 0.0)) for code, share in answer.items()}
+    return _gravest(states), hazards
+
+
+def _gravest(states: set[Guarded]) -> Guarded:
+    return next((state for state in _GRAVITY if state in states), Guarded.SPARED)
+
+
+def _outcome(state: Guarded, hazards: Mapping[str, float]) -> str:
+    if state is not Guarded.ASKED:
+        return state.value
+    return "harmful" if hazards else "harmless"
+
+
+def _guard_rule(rule: Rule) -> Rule:
+    return Rule(id=GUARD_RULE, label=rule.label, detector=GUARD_RULE)

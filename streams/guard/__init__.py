@@ -1,0 +1,1 @@
+"""External guard models over HTTP."""

@@ -1,0 +1,75 @@
+"""The guard model that the settings name."""
+
+from collections import Counter
+from collections.abc import Callable
+
+from ctrainer.agents.compliance.guard import Guard, GuardModel
+from ctrainer.agents.compliance.guard_memory import RememberingGuard
+from ctrainer.agents.compliance.harm import HarmModel
+from ctrainer.agents.compliance.verdicts import VerdictCache
+from ctrainer.schemas.constitution import Constitution
+from ctrainer.streams.guard.llama_guard import LlamaGuard
+from ctrainer.streams.policy.connection import EngineConnection
+from ctrainer.streams.policy.engines import read_token
+from ctrainer.streams.settings import Settings, SettingsError
+
+ALWAYS = "always"
+
+
+def connect_guard(settings: Settings) -> EngineConnection | None:
+    """Return connections to the guard model that the settings name, not opened yet; None where none is named."""
+    if settings.guard_url is None:
+        return None
+    return EngineConnection(
+        settings.guard_url,
+        name="guard model",
+        deadline_seconds=settings.guard_deadline_ms / 1000,
+        connections=settings.guard_connections,
+        token=read_token("CTRAINER_GUARD_TOKEN_FILE", settings.guard_token_file),
+    )
+
+
+def guard_model(
+    settings: Settings, connection: EngineConnection | None, cache: VerdictCache | None = None
+) -> GuardModel | None:
+    """Return the guard model behind `connection`, which remembers what it said."""
+    if connection is None:
+        return None
+    model = LlamaGuard(connection, model=settings.guard_model or "", version=settings.guard_version or "")
+    return RememberingGuard(model, cache=cache)
+
+
+def guard_of(
+    constitution: Constitution,
+    settings: Settings,
+    model: GuardModel | None,
+    said: Counter[tuple[str, str]] | None = None,
+) -> Guard | None:
+    """Return the guard under a constitution; None where there is no model."""
+    if model is None:
+        return None
+    return Guard(
+        model,
+        constitution,
+        asks=settings.guard_ask,
+        is_asked=_is_asked(settings.guard_ask),
+        unsafe_without=settings.unsafe_judge_without_guard,
+        said=said,
+    )
+
+
+def _is_asked(asks: str) -> Callable[[str], bool]:
+    """Return what says from a text whether the guard model is asked about it.
+
+    Raises:
+        SettingsError: the band is empty, or reaches below what the harm score tells.
+    """
+    if asks == ALWAYS:
+        return lambda _: True
+    low, high = map(float, asks.split("-"))
+    packaged = HarmModel.packaged()
+    if not packaged.floor <= low < high:
+        expected = f"expected a lower end from {packaged.floor} on and a higher one above it"
+        raise SettingsError(f"CTRAINER_GUARD_ASK: got {asks}, {expected}")
+    scored = packaged.above(low)
+    return lambda text: low <= max(scored.scores(text).values(), default=0.0) <= high
