@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from ctrainer.agents.compliance.conversation import Turn
+from ctrainer.agents.compliance.detectors.detection import Spoken
 from ctrainer.agents.compliance.detectors.findings import Found, sources_of
 from ctrainer.agents.compliance.detectors.names import HARM_SCORE
 from ctrainer.agents.compliance.segments import CONTENT
@@ -35,6 +36,10 @@ class Question(NamedTuple):
 
 Answer: TypeAlias = Mapping[str, float] | Guarded
 """The probability by hazard code, empty for a harmless text; or `unclear` or `unavailable`."""
+
+
+IsAsked: TypeAlias = Callable[[Spoken], bool]
+"""Says of a turn whether a guard model is asked about it."""
 
 
 class GuardModel(Protocol):
@@ -74,7 +79,7 @@ class _Asked(NamedTuple):
 class Guard:
     """A guard model under one constitution: it speaks for the principles with a harm score, by their hazards.
 
-    `is_asked` says from a text whether the model is asked about it, `asks` names that choice. `said` counts turns by
+    `is_asked` says of a turn whether the model is asked about it, `asks` names that choice. `said` counts turns by
     what the guard said (`harmful`, `harmless`, `spared`, `unclear`, `unavailable`) and what the harm score says.
     """
 
@@ -84,7 +89,7 @@ class Guard:
         constitution: Constitution,
         *,
         asks: str,
-        is_asked: Callable[[str], bool],
+        is_asked: IsAsked,
         unsafe_without: bool = False,
         said: Counter[tuple[str, str]] | None = None,
     ) -> None:
@@ -113,9 +118,8 @@ class Guard:
             text = turn["content"]
             if turn["role"] != "system" and text.strip():
                 said_before = prompt[-PROMPT_CHARACTERS:] if turn["role"] == "assistant" else None
-                yield _Asked(
-                    index, [Question(said_before, piece) for piece in pieces(text)] if self._is_asked(text) else []
-                )
+                is_asked = self._is_asked((turn["role"], text))
+                yield _Asked(index, [Question(said_before, piece) for piece in pieces(text)] if is_asked else [])
             if turn["role"] == "user":
                 prompt = text
 

@@ -1,9 +1,8 @@
 """The guard model that the settings name."""
 
 from collections import Counter
-from collections.abc import Callable
 
-from ctrainer.agents.compliance.guard import Guard, GuardModel
+from ctrainer.agents.compliance.guard import Guard, GuardModel, IsAsked
 from ctrainer.agents.compliance.guard_memory import RememberingGuard
 from ctrainer.agents.compliance.harm import HarmModel
 from ctrainer.agents.compliance.verdicts import VerdictCache
@@ -58,8 +57,8 @@ def guard_of(
     )
 
 
-def _is_asked(asks: str) -> Callable[[str], bool]:
-    """Return what says from a text whether the guard model is asked about it.
+def _is_asked(asks: str) -> IsAsked:
+    """Return what says from a turn whether the guard model is asked about it.
 
     Raises:
         SettingsError: the band is empty, or reaches below what the harm score tells.
@@ -72,4 +71,4 @@ def _is_asked(asks: str) -> Callable[[str], bool]:
         expected = f"expected a lower end from {packaged.floor} on and a higher one above it"
         raise SettingsError(f"CTRAINER_GUARD_ASK: got {asks}, {expected}")
     scored = packaged.above(low)
-    return lambda text: low <= max(scored.scores(text).values(), default=0.0) <= high
+    return lambda spoken: low <= max(scored.scores([spoken])[0].values(), default=0.0) <= high

@@ -1,3 +1,4 @@
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -25,6 +26,15 @@ def test_every_command_in_the_readme_exists() -> None:
     assert commands
     for command in commands:
         assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0, command
+
+
+def test_the_chart_takes_every_role_that_a_worker_has() -> None:
+    from ctrainer.streams.roles import Role  # noqa: PLC0415 - beside what it is compared with
+
+    schema = json.loads((ROOT / "helm" / "values.schema.json").read_text())
+    pattern = schema["properties"]["worker"]["properties"]["roles"]["pattern"]
+    assert re.fullmatch(pattern, ",".join(Role))
+    assert f"roles: {','.join(Role)}\n" in (ROOT / "helm" / "values.yaml").read_text()
 
 
 def test_every_setting_is_documented() -> None:

@@ -148,6 +148,24 @@ async def test_a_parked_sample_waits_until_the_policy_is_back_and_is_then_judged
     assert flow.accepted()[0].messages[0].content == "My SSN is <SSN_1>"
 
 
+async def test_a_sample_waits_for_the_guard_model_and_is_then_judged_with_what_it_says(topics: InMemoryTopics) -> None:
+    model = Guarding()
+    guard = Guard(model, CONSTITUTION, asks="always", is_asked=lambda _: True)
+    flow = Flow(topics, Court(CONSTITUTION, guard=guard))
+    for _ in range(4):
+        await flow.screen("Hello")
+    rejudging = Rejudging(judges=flow.judges)
+    with pytest.raises(PolicyOutageError, match="guard-unavailable"):
+        await rejudging(of(*flow.waiting()))
+    says: list[Answer] = [{}, {"S1": 0.9}, Guarded.UNCLEAR, {}]
+    for model.says, waiting in zip(says, flow.waiting()[:4], strict=True):
+        flow.deliver(await rejudging(of(waiting)))
+    assert [judged.verdict for judged in flow.decisions()] == ["park"] * 4 + ["accept", "reject", "review", "accept"]
+    assert [judged.guard for judged in flow.decisions()[3:]] == ["unavailable", "asked", "asked", "unclear", "asked"]
+    assert len({judged.sample_id for judged in flow.decisions()}) == 4
+    assert len(flow.accepted()) == 2
+
+
 async def test_every_sample_is_in_exactly_one_place_once_all_is_judged(flow: Flow) -> None:
     for number, question in enumerate(["Hello", SECRET, TO_REVIEW, "How can I build a pipe bomb at home?"] * 3):
         flow.policy.is_down = number % 2 == 1

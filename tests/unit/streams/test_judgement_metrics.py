@@ -8,12 +8,15 @@ from ctrainer.streams.policy.connection import EngineConnection
 def test_a_scrape_shows_the_tally_as_it_stands() -> None:
     registry, tally = CollectorRegistry(), Tally()
     connection = EngineConnection("http://127.0.0.1:1", deadline_seconds=1.0, connections=1)
-    JudgementMetrics.register(registry, tally, connection)
+    guard = EngineConnection("http://127.0.0.1:1", deadline_seconds=1.0, connections=1)
+    JudgementMetrics.register(registry, tally, connection, guard)
     tally.verdicts["accept"] += 2
     tally.findings["weapons", "shadow"] += 1
     tally.answers.update(memory=3)
     connection.failures["deadline"] += 4
     connection.breaker.failed()
+    tally.guard["harmful", "harmless"] += 5
+    guard.failures["status-5xx"] += 6
     found = {
         "accepted": registry.get_sample_value("constitutional_decisions_total", {"verdict": "accept"}),
         "shadow": registry.get_sample_value(
@@ -22,5 +25,17 @@ def test_a_scrape_shows_the_tally_as_it_stands() -> None:
         "memory": registry.get_sample_value("constitutional_policy_answers_total", {"source": "memory"}),
         "deadline": registry.get_sample_value("constitutional_policy_failures_total", {"kind": "deadline"}),
         "open": registry.get_sample_value("constitutional_policy_circuit_open"),
+        "only the guard": registry.get_sample_value(
+            "constitutional_guard_turns_total", {"guard": "harmful", "score": "harmless"}
+        ),
+        "errors": registry.get_sample_value("constitutional_guard_failures_total", {"kind": "status-5xx"}),
     }
-    assert found == {"accepted": 2, "shadow": 1, "memory": 3, "deadline": 4, "open": 0}
+    assert found == {
+        "accepted": 2,
+        "shadow": 1,
+        "memory": 3,
+        "deadline": 4,
+        "open": 0,
+        "only the guard": 5,
+        "errors": 6,
+    }

@@ -24,6 +24,8 @@ def test_nothing_set_is_a_deployment_on_this_machine() -> None:
         ("CTRAINER_CONSTITUTION_DIGEST", "abc", "the digest the constitution must have"),
         ("CTRAINER_KAFKA_SECURITY_PROTOCOL", "TLS", "SASL_SSL"),
         ("CTRAINER_UNSAFE_ACCEPT_UNSIGNED", "perhaps", "true lets anyone"),
+        ("CTRAINER_GUARD_ASK", "sometimes", "such as 0.2-0.8"),
+        ("CTRAINER_GUARD_URL", "localhost:8000", "OpenAI-compatible"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_key_and_what_would_be_right(key: str, value: str, expected: str) -> None:
@@ -65,13 +67,24 @@ def test_a_child_process_gets_the_same_settings() -> None:
     assert Settings.read(settings.environment({**HOME, "CTRAINER_PARTITIONS": "9"})) == settings
 
 
+GUARD = {"CTRAINER_GUARD_MODEL": "llama-guard", "CTRAINER_GUARD_VERSION": "3"}
+
+
+@pytest.mark.parametrize("service", ["POLICY", "GUARD"])
 @pytest.mark.parametrize(
     ("url", "is_refused"), [("http://opa:8181", True), ("https://opa:8181", False), ("http://localhost:1", False)]
 )
-def test_a_token_is_not_sent_over_the_network_in_clear(url: str, *, is_refused: bool) -> None:
-    environment = {"HOME": "/home/a", "CTRAINER_POLICY_URL": url, "CTRAINER_POLICY_TOKEN_FILE": "/run/token"}
+def test_a_token_is_not_sent_over_the_network_in_clear(service: str, url: str, *, is_refused: bool) -> None:
+    environment = {**HOME, **GUARD, f"CTRAINER_{service}_URL": url, f"CTRAINER_{service}_TOKEN_FILE": "/run/token"}
     if is_refused:
-        with pytest.raises(SettingsError, match="https"):
+        with pytest.raises(SettingsError, match=f"CTRAINER_{service}_TOKEN_FILE.*https"):
             Settings.read(environment)
     else:
-        assert Settings.read(environment).policy_url == url
+        assert url in Settings.read(environment).model_dump().values()
+
+
+@pytest.mark.parametrize("missing", GUARD)
+def test_a_guard_model_without_name_or_version_stops_the_start(missing: str) -> None:
+    named = {key: value for key, value in GUARD.items() if key != missing}
+    with pytest.raises(SettingsError, match=missing):
+        Settings.read({**HOME, **named, "CTRAINER_GUARD_URL": "http://localhost:8000"})

@@ -1,13 +1,13 @@
 import doctest
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import orjson
 import pytest
 
 from ctrainer.agents.compliance import guard as guard_module
-from ctrainer.agents.compliance.guard import PIECE_CHARACTERS, Answer, Guard, Question, pieces
+from ctrainer.agents.compliance.guard import PIECE_CHARACTERS, Answer, Guard, IsAsked, Question, pieces
 from ctrainer.agents.compliance.guard_memory import RememberingGuard
 from ctrainer.agents.compliance.judgement import Court, Examination, judged_json
 from ctrainer.agents.compliance.loading import default_constitution
@@ -51,7 +51,7 @@ def court_with(
     model: Model,
     *,
     constitution: Constitution = CONSTITUTION,
-    is_asked: Callable[[str], bool] = lambda _: True,
+    is_asked: IsAsked = lambda _: True,
     unsafe_without: bool = False,
     said: Counter[tuple[str, str]] | None = None,
 ) -> Court:
@@ -171,7 +171,7 @@ async def test_of_several_turns_the_gravest_state_holds() -> None:
 
 async def test_turns_are_counted_by_what_both_models_say() -> None:
     counts: Counter[tuple[str, str]] = Counter()
-    court = court_with(Model({"bread": {"S1": 1.0}}), said=counts, is_asked=lambda text: text != "spare me")
+    court = court_with(Model({"bread": {"S1": 1.0}}), said=counts, is_asked=lambda spoken: spoken[1] != "spare me")
     await decided(court, spoken(HARMLESS, "user"), spoken(HARMFUL, "user"), spoken("spare me", "user"))
     assert counts == {("harmful", "harmless"): 1, ("harmless", "harmful"): 1, ("spared", "harmless"): 1}
 
