@@ -51,6 +51,7 @@ bench: setup  ## print the measured ratios of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.workers
 	$(BIN)/python -m benchmarks.screening
 	$(BIN)/python -m benchmarks.dp_step
+	$(BIN)/python -m benchmarks.ledger
 
 package: setup  ## build the wheel and the source distribution
 	$(BIN)/python -m build --no-isolation

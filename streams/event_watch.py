@@ -50,9 +50,12 @@ class EventWatch:
 
 
 @asynccontextmanager
-async def watch(reader: TopicReader, topics: Sequence[str]) -> AsyncIterator[EventWatch]:
-    """Watch `topics` from their present ends on."""
-    starts = await _ends(reader, topics)
+async def watch(
+    reader: TopicReader, topics: Sequence[str], *, partition: int | None = None
+) -> AsyncIterator[EventWatch]:
+    """Watch `topics`, or one partition of each, from their present ends on."""
+    ends = await _ends(reader, topics)
+    starts = {place: end for place, end in ends.items() if partition in {None, place.partition}}
     consumer = AIOKafkaConsumer(
         bootstrap_servers=reader.bootstrap_servers,
         group_id=None,

@@ -8,7 +8,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from uuid import uuid4
 
 from aiokafka import AIOKafkaProducer
@@ -68,7 +69,10 @@ class SessionChannel:
     producer: AIOKafkaProducer
     should_stop: Callable[[], bool] = lambda: False
     spent: PrivacyGuarantee | None = None
-    granted: BudgetGranted | None = None
+    granted: list[BudgetGranted] = field(default_factory=list)
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _ledger: EventWatch | None = field(default=None, init=False)
+    _opened: AsyncExitStack = field(default_factory=AsyncExitStack, init=False)
 
     @classmethod
     async def open(
@@ -101,18 +105,28 @@ class SessionChannel:
         return channel
 
     async def close(self) -> None:
-        """Close the producer."""
+        """Close the producer, and stop watching the ledger."""
+        await self._opened.aclose()
         await self.producer.stop()
 
     async def advanced(
         self, state: SessionState, step: int, *, reason: str | None = None, message: str | None = None
     ) -> None:
-        """Publish that the session reached a state or a step, and settle the block that led there."""
-        outputs = [self._advanced(state, step, reason, message)]
-        if self.granted is not None:
-            outputs.append(self._settlement(self.granted, step))
-            self.granted = None
-        await self._publish(outputs)
+        """Publish that the session reached a state or a step, and settle the blocks that led there.
+
+        A block that was asked for ahead waits until the session is past it, or at its end: then it went unused.
+        """
+        over = [
+            grant for grant in self.granted if state is not SessionState.TRAINING or grant.request.first_step < step
+        ]
+        settled = [self._settlement(grant, step) for grant in over]
+        await self._publish([self._advanced(state, step, reason, message), *settled])
+        self.granted = [grant for grant in self.granted if grant not in over]
+
+    async def settle(self, step: int) -> None:
+        """Settle what was granted and is not settled yet, for a session that stops at `step` and goes on later."""
+        await self._publish([self._settlement(grant, step) for grant in self.granted])
+        self.granted = []
 
     async def violated(self, step: int, *, reason: str, message: str) -> None:
         """Report that the session broke its plan, and end it as failed, in one transaction.
@@ -159,17 +173,30 @@ class SessionChannel:
             SessionStoppedError: the session was asked to stop before the answer came.
         """
         request = self._reservation(first_step, steps)
-        async with watch(self.reader, [PRIVACY_LEDGER]) as ledger:
-            await self._publish([self._request(request, request.reservation_id)])
-            answer = None
-            while answer is None:
-                if self.should_stop():
-                    raise SessionStoppedError(self.assignment.session_id)
-                answer = await self._answer(ledger, request.reservation_id)
+        ledger = await self._watched_ledger()
+        await self._publish([self._request(request, request.reservation_id)])
+        answer = None
+        while answer is None:
+            if self.should_stop():
+                raise SessionStoppedError(self.assignment.session_id)
+            answer = await self._answer(ledger, request.reservation_id)
         if isinstance(answer, BudgetGranted):
-            self.granted = answer
+            self.granted.append(answer)
             self.spent = self._guarantee(answer.epsilon)
         return answer
+
+    async def _watched_ledger(self) -> EventWatch:
+        """Return the watch on the partition of our scope, which stays open: to open one takes longer than a grant."""
+        if self._ledger is None:
+            partition = await self._ledger_partition()
+            self._ledger = await self._opened.enter_async_context(
+                watch(self.reader, [PRIVACY_LEDGER], partition=partition)
+            )
+        return self._ledger
+
+    async def _ledger_partition(self) -> int:
+        ends = await self.reader.end_offsets(PRIVACY_LEDGER)
+        return partition_for(self.assignment.scope.encode(), len(ends), 0)
 
     async def _answer(self, ledger: EventWatch, reservation_id: str) -> BudgetGranted | BudgetRefused | None:
         """Wait a while for the ledger; None means: not yet."""
@@ -185,17 +212,16 @@ class SessionChannel:
         return answer
 
     async def _learn_spend(self) -> None:
-        ends = await self.reader.end_offsets(PRIVACY_LEDGER)
-        partition = partition_for(self.assignment.scope.encode(), len(ends), 0)
-        async for record in self.reader.read_topic(PRIVACY_LEDGER, partition):
+        async for record in self.reader.read_topic(PRIVACY_LEDGER, await self._ledger_partition()):
             entry = read_event(record.value, LedgerRecord)
             if entry.scope == self.assignment.scope and isinstance(entry.entry, BudgetGranted):
                 # The last grant may be another session's, with another delta: the spend is worth what it is at ours.
                 self.spent = self._guarantee(epsilon_of(entry.entry.rdp, self.assignment.request.privacy.delta))
 
     async def _publish(self, outputs: Sequence[OutputRecord]) -> None:
+        """Publish in a transaction; a block is asked for ahead while progress is told, so each waits for its turn."""
         try:
-            async with self.producer.transaction():
+            async with self._turn, self.producer.transaction():
                 sent = [
                     await self.producer.send(
                         output.topic,
@@ -232,7 +258,7 @@ class SessionChannel:
                 scope=request.scope,
                 tenant=request.tenant,
                 session_id=request.session_id,
-                steps_used=step - request.first_step,
+                steps_used=max(0, step - request.first_step),
             ),
             request.reservation_id,
         )

@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, Thread
 from typing import TextIO
@@ -56,6 +57,7 @@ class SessionProcess:
     channel: SessionChannel
     loop: LoopThread
     stop: Event
+    _told: Future[None] | None = field(default=None, init=False)
 
     def run(self) -> None:
         """Train, evaluate and publish; a mistake that no restart can mend ends the session as failed.
@@ -90,6 +92,8 @@ class SessionProcess:
             self.loop.run(ending)
         if outcome.end is TrainingEnd.COMPLETED:
             self._conclude(release, adapted, data, outcome.step)
+        if outcome.end is TrainingEnd.STOPPED:
+            self.loop.run(self.channel.settle(outcome.step))
 
     def _train(self, language_model: LanguageModel, data: SessionData) -> tuple[LanguageModel, TrainingOutcome]:
         request = self.assignment.request
@@ -113,13 +117,21 @@ class SessionProcess:
             checkpoints=checkpoints,
             start=found.checkpoint,
         )
+        self._heard()
         return replace(language_model, model=model), outcome
 
     def _reserve(self, first_step: int, steps: int) -> BudgetGranted | BudgetRefused:
         return self.loop.run(self.channel.reserve(first_step, steps))
 
     def _on_block(self, step: int) -> None:
-        self.loop.run(self.channel.advanced(SessionState.TRAINING, step))
+        """Tell of a block while the next one runs; what went wrong with the block before is raised here."""
+        self._heard()
+        self._told = self.loop.begin(self.channel.advanced(SessionState.TRAINING, step))
+
+    def _heard(self) -> None:
+        told, self._told = self._told, None
+        if told is not None:
+            told.result()
 
     def _release(self) -> SessionRelease:
         """Return what decides about the adapter: all that can be wrong with it is found before anything is spent."""

@@ -14,18 +14,16 @@ from ctrainer.trainer.checkpoint import Checkpoint, Checkpoints
 from ctrainer.trainer.computation import Computation
 from ctrainer.trainer.ledger import Granted, Refused
 from ctrainer.trainer.live_proof import LiveProof
+from ctrainer.trainer.pace import Pace
 from ctrainer.trainer.per_sample import PerSampleGradients, per_sample_gradients
 from ctrainer.trainer.plan import PrivacyPlan
 from ctrainer.trainer.plan_watch import PlanWatch
 from ctrainer.trainer.private_step import PrivateStep
 from ctrainer.trainer.randomness import Randomness
 from ctrainer.trainer.ranks import OneRank, Ranks
+from ctrainer.trainer.reservations import Reservations, Reserve
 from ctrainer.trainer.state import Progress
 from ctrainer.trainer.tokenization import EncodedExample
-
-Answer = Granted | Refused | BudgetGranted | BudgetRefused
-Reserve = Callable[[int, int], Answer]
-"""Ask the ledger for a block: `(first_step, steps)`. It must not return a grant before the charge is durable."""
 
 
 class TrainingEnd(StrEnum):
@@ -70,8 +68,9 @@ def train(
 ) -> TrainingOutcome:
     """Train the adapter of `model` in place until the plan is done, the ledger refuses, or a stop is asked for.
 
-    No noise of a block is drawn before its reservation is granted. A checkpoint is durable at the end of every block,
-    and of the step at which it stops, before `on_block` is told. A seeded run that is resumed equals one that was not.
+    No noise of a block is drawn before its reservation is granted; the next block is asked for while one runs, on
+    another thread. A checkpoint is durable at the end of every block, and of the step at which it stops, before
+    `on_block` is told. A seeded run that is resumed equals one that was not.
     Of several `ranks` only the leader reserves, adds noise, saves, and goes by its `start` and `should_stop`; all end
     with the same adapter, the one that a single rank would have trained, up to the order of sums.
 
@@ -101,14 +100,15 @@ def train(
             watch=PlanWatch(plan=plan, records=len(examples)),
             ranks=ranks or OneRank(),
         )
-        return session.run(
-            reserve=reserve,
-            on_block=on_block,
-            should_stop=should_stop,
-            checkpoints=checkpoints,
-            start=start,
-            block_steps=block_steps,
-        )
+        with Reservations(reserve, ensure_room=session.room_in(checkpoints)) as reservations:
+            return session.run(
+                reservations=reservations,
+                on_block=on_block,
+                should_stop=should_stop,
+                checkpoints=checkpoints,
+                start=start,
+                block_steps=block_steps,
+            )
 
 
 def _progress(gradients: PerSampleGradients, learning_rate: float, randomness: Randomness) -> Progress:
@@ -127,12 +127,13 @@ class _Session:
     proof: LiveProof
     watch: PlanWatch
     ranks: Ranks
+    pace: Pace = field(default_factory=Pace, init=False)
     not_finite: int = field(default=0, init=False)
 
     def run(
         self,
         *,
-        reserve: Reserve,
+        reservations: Reservations,
         on_block: Callable[[int], None],
         should_stop: Callable[[], bool],
         checkpoints: Checkpoints,
@@ -142,14 +143,16 @@ class _Session:
         """Reserve, run and save block after block."""
         done, steps = self._restore(start), self.step.plan.steps
         while done < steps:
-            block = min(block_steps, steps - done)
+            end = min(done + block_steps, steps)
             if self.ranks.decide(should_stop):
                 return self._outcome(TrainingEnd.STOPPED, done)
-            answer = self.ranks.decide(partial(self._reserve, reserve, checkpoints, done, block))
+            answer = self.ranks.decide(partial(reservations.take, done, end - done))
             if isinstance(answer, Refused | BudgetRefused):
                 return self._outcome(TrainingEnd.HALTED, done, reason=answer.reason, message=answer.message)
-            self._note_grant(answer, done, block)
-            done = self._run_block(done, done + block, should_stop)
+            self._note_grant(answer, done, end - done)
+            coming = min(block_steps, steps - end)
+            ask_ahead = partial(reservations.ask_ahead, end, coming) if coming and self.ranks.leads else None
+            done = self._run_block(done, end, should_stop, ask_ahead)
             if self.ranks.leads:
                 checkpoints.save(done, self.progress.saved(done))
                 on_block(done)
@@ -165,10 +168,9 @@ class _Session:
         self.progress.restore(start)
         return start.step
 
-    def _reserve(self, reserve: Reserve, checkpoints: Checkpoints, first: int, steps: int) -> Answer:
-        # Room comes first: a block whose result cannot be saved would be spent for nothing.
-        checkpoints.ensure_room(self.progress.saved_bytes)
-        return reserve(first, steps)
+    def room_in(self, checkpoints: Checkpoints) -> Callable[[], None]:
+        """Return what makes sure that the next checkpoint fits."""
+        return lambda: checkpoints.ensure_room(self.progress.saved_bytes)
 
     def _note_grant(self, answer: Granted | BudgetGranted, first: int, steps: int) -> None:
         """Tell the watch what was granted: by the ledger's own words, where it says which steps."""
@@ -178,13 +180,18 @@ class _Session:
         else:
             self.watch.granted(first, steps, None)
 
-    def _run_block(self, first: int, end: int, should_stop: Callable[[], bool]) -> int:
+    def _run_block(
+        self, first: int, end: int, should_stop: Callable[[], bool], ask_ahead: Callable[..., None] | None
+    ) -> int:
         """Run the granted steps `[first, end)`, or fewer when asked to stop; return the number of steps done."""
         for step in range(first, end):
             if step > first and self.ranks.decide(should_stop):
                 return step
             self.watch.begins(step)
-            self._run_step()
+            if ask_ahead is not None:
+                ask_ahead(seconds_left=self.pace.seconds(end - 1 - step))
+            with self.pace.step():
+                self._run_step()
         return end
 
     def _run_step(self) -> None:

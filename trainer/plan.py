@@ -81,10 +81,12 @@ def make_plan(
     unit: PrivacyUnit = PrivacyUnit.RECORD,
     adjacency: Adjacency = Adjacency.ADD_REMOVE,
     records_per_user: int = 1,
-    spare_blocks: int = 1,
+    spare_blocks: int = 2,
     block_steps: int = 8,
 ) -> PrivacyPlan | tuple[Fault, ...]:
     """Calibrate the noise so that all steps, and the spare ones, stay just below the 95 % at which the ledger halts.
+
+    A crash forfeits at most two blocks: the one that runs, and the one that was reserved ahead.
 
     `records` counts what is sampled: records, or users where whole users are drawn (unit user, one clipped gradient a
     user: `records_per_user` 1). With `records_per_user` k > 1 records are drawn one by one, and a user's k are hidden

@@ -31,7 +31,7 @@ Mode = Annotated[PlanMode, typer.Option(help="how records meet steps")]
 Order = Annotated[RecordOrder, typer.Option(help="what order the data is in")]
 Unit = Annotated[PrivacyUnit, typer.Option(help="whose presence is hidden")]
 PerUser = Annotated[int, typer.Option(help="most records of one user, sampled one by one")]
-Spare = Annotated[int, typer.Option(help="blocks that may be charged again after crashes")]
+Spare = Annotated[int, typer.Option(help="blocks that may be charged again: a crash takes up to two")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object per line")]
 
 
@@ -53,7 +53,7 @@ def plan(
     order: Order = RecordOrder.SEALED,
     unit: Unit = PrivacyUnit.RECORD,
     records_per_user: PerUser = 1,
-    spare_blocks: Spare = 1,
+    spare_blocks: Spare = 2,
     json: Json = False,
 ) -> None:
     """Print the frozen plan of a session: noise, rate, steps, and its epsilon under RDP and PRV. Needs no Kafka."""

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -13,9 +14,16 @@ from ctrainer.agents.records import Record
 from ctrainer.agents.sessions import Sessions
 from ctrainer.schemas.adapters import AdapterRejected
 from ctrainer.schemas.constitution_reference import ConstitutionReference
-from ctrainer.schemas.privacy import BudgetGranted, BudgetRefused, BudgetViolated, Mechanism
+from ctrainer.schemas.privacy import (
+    BudgetGranted,
+    BudgetRefused,
+    BudgetSettled,
+    BudgetViolated,
+    LedgerRecord,
+    Mechanism,
+)
 from ctrainer.schemas.release import ReleaseCheck, ReleaseVerdict
-from ctrainer.schemas.topics import PRIVACY_EVENTS, PRIVACY_REQUESTS, TRAINING_PROGRESS
+from ctrainer.schemas.topics import PRIVACY_EVENTS, PRIVACY_LEDGER, PRIVACY_REQUESTS, TRAINING_PROGRESS
 from ctrainer.schemas.training import Desired, SessionState, TrainAdapter, TrainingAssignment
 from ctrainer.streams.application import create_application
 from ctrainer.streams.event_watch import watch
@@ -187,3 +195,41 @@ async def test_blocks_are_granted_until_the_budget_refuses_and_a_new_process_kno
     successor = await open_channel(session)
     assert successor.spent is not None
     assert successor.spent.epsilon == pytest.approx(granted.epsilon)
+
+
+async def settlements(bootstrap_servers: str, session: TrainingAssignment, count: int) -> list[tuple[str, int]]:
+    """Return the reservations of a session that the ledger has settled, and the steps used, once there are so many."""
+    reader = TopicReader(bootstrap_servers=bootstrap_servers)
+    async with asyncio.timeout(30):
+        while True:
+            entries = [
+                read_event(record.value, LedgerRecord).entry
+                async for record in reader.read_topic(PRIVACY_LEDGER)
+                if record.key == session.scope.encode()
+            ]
+            requests = [entry.request for entry in entries if isinstance(entry, BudgetSettled)]
+            if len(requests) >= count:
+                return [(request.reservation_id, request.steps_used) for request in requests]
+
+
+@pytest.mark.usefixtures("ledger")
+async def test_a_block_reserved_ahead_is_settled_when_it_ran_or_as_unused_when_the_session_stops(
+    open_channel: Open, bootstrap_servers: str
+) -> None:
+    session = assignment(f"acme/{uuid4()}")
+    channel = await open_channel(session)
+    grants = [await channel.reserve(first, 8) for first in (0, 8)]
+    spent = channel.spent
+    await channel.advanced(SessionState.TRAINING, 8)
+    # Two at a time, as when a block is asked for ahead while progress is told.
+    third, _ = await asyncio.gather(channel.reserve(16, 8), channel.advanced(SessionState.TRAINING, 16))
+    await channel.settle(16)
+
+    used = await settlements(bootstrap_servers, session, 3)
+    assert dict(used) == {
+        grant.request.reservation_id: steps for grant, steps in zip([*grants, third], (8, 8, 0), strict=True)
+    }
+    successor = await open_channel(session)
+    assert spent is not None
+    assert successor.spent is not None
+    assert successor.spent.epsilon > spent.epsilon

@@ -76,12 +76,20 @@ def granted_blocks(plan: PrivacyPlan, blocks: int) -> list[bool]:
     return answers
 
 
-@pytest.mark.parametrize("crashes", [0, 1, 2])
-def test_a_session_with_as_many_crashes_as_spare_blocks_finishes(crashes: int) -> None:
-    plan = plan_for(spare_blocks=crashes)
+@pytest.mark.parametrize("spare", [0, 1, 2])
+def test_a_session_whose_crashes_take_no_more_than_the_spare_blocks_finishes(spare: int) -> None:
+    plan = plan_for(spare_blocks=spare)
     assert isinstance(plan, PrivacyPlan)
-    assert plan.spare_steps == 8 * crashes
-    assert all(granted_blocks(plan, plan.steps // 8 + crashes))
+    assert plan.spare_steps == 8 * spare
+    assert all(granted_blocks(plan, plan.steps // 8 + spare))
+
+
+def test_a_session_survives_a_crash_that_takes_the_running_block_and_the_one_reserved_ahead() -> None:
+    plan = plan_for()
+    assert isinstance(plan, PrivacyPlan)
+    blocks = plan.steps // 8
+    running, ahead, again = 1, 1, blocks
+    assert all(granted_blocks(plan, running + ahead + again))
 
 
 def test_the_last_permitted_step_is_granted_and_the_next_one_is_not() -> None:
