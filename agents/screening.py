@@ -16,8 +16,9 @@ from ctrainer.schemas.errors import ContractError
 from ctrainer.schemas.topics import CONSTITUTION_EVENTS
 
 STAGE = "screening"
-RECORDS_PER_TURN = 64
-"""So many records are looked at together. Then the event loop gets a turn, so that heartbeats go out."""
+RECORDS_PER_TURN = 256
+BYTES_PER_TURN = 1_048_576
+"""So many records or bytes are looked at together. Then the event loop gets a turn, so that heartbeats go out."""
 
 
 class _Examined(NamedTuple):
@@ -46,8 +47,8 @@ class Screening:
         """
         court, verdicts, publication = self._judges()
         docket: list[_Examined | OutputRecord] = []
-        for start in range(0, len(batch.records), RECORDS_PER_TURN):
-            docket += self._examine(batch.records[start : start + RECORDS_PER_TURN], court)
+        for records in _turns(batch.records):
+            docket += self._examine(records, court)
             await asyncio.sleep(0)
         examined = [entry.examination for entry in docket if isinstance(entry, _Examined)]
         decided = iter(await court.decide(verdicts, examined))
@@ -83,3 +84,15 @@ class Screening:
             return shape(record.value, record.headers, max_bytes=self._max_record_bytes)
         except ContractError as error:
             return dead_letter(record, stage=STAGE, reason=error.reason, message=str(error))
+
+
+def _turns(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+    """Yield records in runs between which the event loop gets a turn."""
+    start = size = 0
+    for number, record in enumerate(records):
+        size += len(record.value or b"")
+        if size >= BYTES_PER_TURN or number - start >= RECORDS_PER_TURN - 1:
+            yield records[start : number + 1]
+            start, size = number + 1, 0
+    if start < len(records):
+        yield records[start:]

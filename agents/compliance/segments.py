@@ -31,6 +31,18 @@ class Segment(NamedTuple):
         return _ESCAPE.sub(_blank, self.text)
 
 
+def contents(messages: Sequence[Turn], tools: Tools) -> list[str] | None:
+    """Return what is said, a text for each turn, or None where tools are offered or used: then there is more to read."""
+    if tools:
+        return None
+    said: list[str] = []
+    for message in messages:
+        if message["tool_calls"] or message["role"] == "tool":
+            return None
+        said.append(message["content"])
+    return said
+
+
 def segments(messages: Sequence[Turn], tools: Tools) -> list[Segment]:
     """Return every text of a sample that is not empty, in order."""
     found: list[Segment] = []

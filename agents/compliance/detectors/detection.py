@@ -10,10 +10,10 @@ from ctrainer.agents.compliance.conversation import StrictRole, Tools, Turn
 from ctrainer.agents.compliance.detectors.encoded import TRIGGER, decoded_views
 from ctrainer.agents.compliance.detectors.findings import Found, Source, sources_of
 from ctrainer.agents.compliance.detectors.names import HARM_SCORE, UNCOVERED_LANGUAGE
-from ctrainer.agents.compliance.detectors.normalization import is_disguised, normalized, original_span
+from ctrainer.agents.compliance.detectors.normalization import is_disguised, normalized, original_span, undisguised
 from ctrainer.agents.compliance.detectors.patterns import Pattern, PatternScanner
 from ctrainer.agents.compliance.detectors.tools import TOOL_RULES, tool_findings
-from ctrainer.agents.compliance.segments import CONTENT, Segment, segments
+from ctrainer.agents.compliance.segments import CONTENT, Segment, contents, segments
 from ctrainer.schemas.constitution import Constitution, Rule
 
 PATTERNS_VERSION = f"patterns-3+phonenumbers-{version('phonenumbers')}"
@@ -54,6 +54,13 @@ class _View(NamedTuple):
     places: Sequence[int] | None
 
 
+class _Placed(NamedTuple):
+    """A segment with what patterns find in it."""
+
+    segment: Segment
+    found: Sequence[Found]
+
+
 class Detectors:
     """Everything that looks at the text of a sample. Principles whose mode is off are not looked for."""
 
@@ -74,36 +81,62 @@ class Detectors:
         return self.find_all([(messages, tools)])[0]
 
     def find_all(self, samples: Sequence[tuple[Sequence[Turn], Tools]]) -> list[list[Found]]:
-        """Return the findings of each sample in order of their place. Many at once cost less."""
-        read = [segments(messages, tools) for messages, tools in samples]
+        """Return the findings of each sample in order of their place. Many at once cost less.
+
+        Patterns look at all samples before the scores do: each works on tables as large as a core's cache, and by turns
+        they would drive each other out of it.
+        """
+        placed = [self._placed(messages, tools) for messages, tools in samples]
         said = [
-            (messages[segment.message_index]["role"], segment.text)
-            for (messages, _), texts in zip(samples, read, strict=True)
-            for segment in texts
-            if _is_said(segment, messages)
+            (message["role"], message["content"])
+            for messages, _ in samples
+            for message in messages
+            if message["content"] and message["role"] != "system"
         ]
         scores = iter(self._harm.scores(said) if self._scored else repeat(_NOTHING))
         return [
-            self._found(messages, tools, texts, scores) for (messages, tools), texts in zip(samples, read, strict=True)
+            self._joined(messages, tools, found, scores)
+            for (messages, tools), found in zip(samples, placed, strict=True)
         ]
 
-    def _found(
+    def _placed(self, messages: Sequence[Turn], tools: Tools) -> list[_Placed] | None:
+        """Return what patterns find text by text, or None for nothing but talk in which none can hit: most samples."""
+        said = contents(messages, tools)
+        candidates = None if said is None else self._candidates(said)
+        if candidates is not None and not candidates:
+            return None
+        texts = segments(messages, tools)
+        views: Sequence[Segment | _View] = texts if candidates is not None else _views(texts)
+        if candidates is None:
+            candidates = self._scanner.candidates("\n".join([view.text for view in views]).encode())
+        roles = [messages[segment.message_index]["role"] for segment in texts]
+        return [
+            _Placed(segment, sorted(self._in(segment, view, role, candidates), key=_place) if candidates else ())
+            for segment, view, role in zip(texts, views, roles, strict=True)
+        ]
+
+    def _candidates(self, texts: Sequence[str]) -> set[int] | None:
+        """Return which patterns may hit, by one scan of all texts; None where rules read a text in another form."""
+        whole = "\n".join(texts)
+        data = None if "\\" in whole else undisguised(whole)
+        return None if data is None else self._scanner.candidates(data)
+
+    def _joined(
         self,
         messages: Sequence[Turn],
         tools: Tools,
-        texts: Sequence[Segment],
+        placed: Sequence[_Placed] | None,
         scores: Iterator[Mapping[str, float]],
     ) -> list[Found]:
-        views = _views(texts)
-        # One scan for the whole sample: mostly it says that there is nothing to look for.
-        candidates = self._scanner.candidates("\n".join([view.text for view in views]))
         found: list[Found] = []
-        for number, segment in enumerate(texts):
-            role = messages[segment.message_index]["role"]
-            if candidates:
-                found += sorted(self._in(segment, views[number], role, candidates), key=_place)
-            if _is_said(segment, messages):
-                self._add_said(segment, next(scores), found)
+        if placed is None:
+            for index, message in enumerate(messages):
+                self._add_said(index, message, scores, found)
+            return found
+        for segment, spans in placed:
+            found += spans
+            if segment.field == CONTENT:
+                self._add_said(segment.message_index, messages[segment.message_index], scores, found)
         if self._tools:
             found += self._misused(messages, tools)
         return found
@@ -116,22 +149,27 @@ class Detectors:
         if self._encoded in candidates:
             for start, end, decoded in decoded_views(view.text):
                 first, last = original_span(places, start, end)
-                for source, *_ in self._spans(decoded, role, self._scanner.candidates(decoded)):
+                for source, *_ in self._spans(decoded, role, self._scanner.candidates(decoded.encode())):
                     yield Found(source, segment.message_index, segment.field, first, last, source.rule.score)
 
     def _spans(self, text: str, role: str, candidates: set[int]) -> Iterator[tuple[Source, int, int]]:
+        data = text.encode()
         for number in candidates - {self._encoded}:
             source = self._patterned[number]
             if not source.rule.roles or role in source.rule.roles:
-                for start, end in self._scanner.spans(number, text):
+                for start, end in self._scanner.spans(number, text, data):
                     yield source, start, end
 
-    def _add_said(self, segment: Segment, scores: Mapping[str, float], found: list[Found]) -> None:
-        """Add what is wrong with a text as a whole."""
-        text, index = segment.text, segment.message_index
+    def _add_said(
+        self, index: int, message: Turn, scores: Iterator[Mapping[str, float]], found: list[Found]
+    ) -> None:
+        """Add what is wrong with the content of a turn as a whole. `scores` go on with the next turn that says some."""
+        text = message["content"]
+        if not text or message["role"] == "system":
+            return
         if self._language is not None and not self._is_covered(text):
             found.append(Found(self._language, index, CONTENT, 0, len(text), self._language.rule.score))
-        for hazard, probability in scores.items():
+        for hazard, probability in next(scores).items():
             source = self._scored.get(hazard)
             # What does not reach the threshold is no violation: it would only make equal cases differ.
             if source is not None and probability >= source.principle.threshold:
@@ -150,10 +188,6 @@ def _views(texts: Sequence[Segment]) -> Sequence[Segment] | Sequence[_View]:
     if "\\" not in whole and not is_disguised(whole):
         return texts
     return [_View(*normalized(segment.scannable())) for segment in texts]
-
-
-def _is_said(segment: Segment, messages: Sequence[Turn]) -> bool:
-    return segment.field == CONTENT and messages[segment.message_index]["role"] != "system"
 
 
 def _pattern(rule: Rule) -> Pattern:

@@ -121,12 +121,22 @@ def original_span(places: Sequence[int] | None, start: int, end: int) -> tuple[i
 
 def is_disguised(text: str) -> bool:
     """Return whether there is anything in a text that `normalized` would change."""
+    return undisguised(text) is None
+
+
+def undisguised(text: str) -> bytes | None:
+    r"""Return a text in UTF-8, or None where `normalized` would change it.
+
+    >>> undisguised("pass"), undisguised("p\u0430ss")
+    (b'pass', None)
+    """
     if text.isascii():
-        return False
+        return text.encode()
     try:
-        return _DISGUISED.search(text.encode()) is not None
+        data = text.encode()
     except UnicodeEncodeError:  # a lone surrogate
-        return True
+        return None
+    return None if _DISGUISED.search(data) else data
 
 
 def _without_disguise(text: str) -> tuple[str, list[int] | None]:

@@ -65,15 +65,15 @@ class PatternScanner:
         self._database = _database(tuple((pattern.text, pattern.ignore_case) for pattern in patterns))
         self._hits: set[int] = set()
 
-    def candidates(self, text: str) -> set[int]:
-        """Return the numbers of the patterns that may have a span in `text`, or in any line of it that stands alone."""
+    def candidates(self, data: bytes) -> set[int]:
+        """Return the numbers of the patterns that may have a span in a text in UTF-8, or in a line that stands alone."""
         self._hits = set()
-        self._database.scan(text.encode(), match_event_handler=self._note)
+        self._database.scan(data, match_event_handler=self._note)
         return self._hits
 
-    def spans(self, number: int, text: str) -> Iterator[tuple[int, int]]:
-        """Yield the confirmed spans of one pattern, in characters, in order."""
-        return self._compiled[number].spans(text, text.encode())
+    def spans(self, number: int, text: str, data: bytes) -> Iterator[tuple[int, int]]:
+        """Yield the confirmed spans of one pattern, in characters, in order. `data` is the text in UTF-8."""
+        return self._compiled[number].spans(text, data)
 
     def _note(self, number: int, *_place: object) -> None:
         self._hits.add(number)
