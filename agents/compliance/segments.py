@@ -32,7 +32,7 @@ class Segment(NamedTuple):
 
 
 def contents(messages: Sequence[Turn], tools: Tools) -> list[str] | None:
-    """Return what is said, a text for each turn, or None where tools are offered or used: then there is more to read."""
+    """Return what is said, a text for each turn, or None where tools are in it: then there is more to read."""
     if tools:
         return None
     said: list[str] = []

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
+import re2
+
 TRIGGER = (
     r"[A-Za-z0-9+/_\-]{24}|%40|(?:%[0-9A-Fa-f]{2}[A-Za-z0-9_.~+\-]{0,8}){3}"
     r"|\\(?:x|u00)[0-9A-Fa-f]{2}\\(?:x|u00)[0-9A-Fa-f]{2}\\"
@@ -21,11 +23,16 @@ MAXIMUM_DEPTH = 2
 MAXIMUM_CHARACTERS = 1 << 20
 """Decoded characters of one text; what comes after them is not decoded."""
 
-_RUNS = re.compile(
-    r"(?P<lines>(?:[A-Za-z0-9+/]{60,76}\r?\n)+[A-Za-z0-9+/]{1,76}={0,2})"
-    r"|(?P<escaped>(?:\\x[0-9A-Fa-f]{2}){6,}|(?:\\u00[0-9A-Fa-f]{2}){6,})"
-    r"|(?P<word>[A-Za-z0-9+/_%.~\-]{6,}={0,2})"
+_RUNS = (
+    r"(?:[A-Za-z0-9+/]{60,76}\r?\n)+[A-Za-z0-9+/]{1,76}={0,2}"
+    r"|(?:\\x[0-9A-Fa-f]{2}){6,}|(?:\\u00[0-9A-Fa-f]{2}){6,}"
+    r"|[A-Za-z0-9+/_%.~\-]{24,}={0,2}|[A-Za-z0-9+/_.~\-]*%[A-Za-z0-9+/_%.~\-]*={0,2}"
 )
+"""What may be encoded: lines of base64, escapes, a word that is long or has percent signs."""
+_IN_TEXT, _IN_ASCII = re2.compile(_RUNS), re2.compile(_RUNS.encode())
+"""RE2 passes over ordinary words ten times as fast as `re`, and gives the places in ASCII at once."""
+_SHORTEST = 6
+"""Characters of a word that is worth decoding."""
 _NOT_HEXADECIMAL = re.compile(r"\\x|\\u00")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _READABLE = 0.95
@@ -72,10 +79,25 @@ def _deeper(text: str) -> Iterator[str]:
 
 
 def _layer(text: str) -> Iterator[tuple[int, int, str]]:
-    for run in _RUNS.finditer(text):
-        start = run.start()
-        for first, last, decoded in _DECODERS[run.lastgroup or ""](run.group()):
+    for start, end in _runs(text):
+        run = text[start:end]
+        for first, last, decoded in _decoder(run)(run):
             yield start + first, start + last, decoded
+
+
+def _runs(text: str) -> Iterator[tuple[int, int]]:
+    if text.isascii():
+        found = _IN_ASCII.finditer(text.encode())
+    else:
+        found = _IN_TEXT.finditer(text.encode(errors="replace").decode())  # a lone surrogate is no UTF-8
+    for run in found:
+        yield run.span()
+
+
+def _decoder(run: str) -> Callable[[str], Iterator[tuple[int, int, str]]]:
+    if run.startswith("\\"):
+        return _escaped
+    return _lines if "\n" in run else _word
 
 
 def _from_base64(run: str) -> bytes:
@@ -100,6 +122,8 @@ def _escaped(run: str) -> Iterator[tuple[int, int, str]]:
 
 def _word(run: str) -> Iterator[tuple[int, int, str]]:
     if "%" in run:
+        if len(run.rstrip("=")) < _SHORTEST:
+            return
         decoded = unquote_to_bytes(run)
         if len(decoded) < len(run):
             yield 0, len(run), decoded.decode(errors="replace")
@@ -109,13 +133,6 @@ def _word(run: str) -> Iterator[tuple[int, int, str]]:
             decoded_part = _text_in(part.group(), encoding)
             if decoded_part is not None:
                 yield *part.span(), decoded_part
-
-
-_DECODERS: dict[str, Callable[[str], Iterator[tuple[int, int, str]]]] = {
-    "lines": _lines,
-    "escaped": _escaped,
-    "word": _word,
-}
 
 
 def _text_in(run: str, encoding: _Encoding) -> str | None:

@@ -66,7 +66,7 @@ class PatternScanner:
         self._hits: set[int] = set()
 
     def candidates(self, data: bytes) -> set[int]:
-        """Return the numbers of the patterns that may have a span in a text in UTF-8, or in a line that stands alone."""
+        """Return the numbers of the patterns that may have a span in a text (UTF-8), or in a line of it alone."""
         self._hits = set()
         self._database.scan(data, match_event_handler=self._note)
         return self._hits
