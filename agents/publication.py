@@ -10,15 +10,16 @@ import orjson
 
 from ctrainer.agents.compliance.judgement import Court, Examination, Judgement, judged_json, sample_json
 from ctrainer.agents.compliance.policy import Decision
+from ctrainer.agents.compliance.verdicts import Case
 from ctrainer.agents.records import Headers, OutputRecord, Record
 from ctrainer.agents.tally import Tally
-from ctrainer.schemas.compliance import SampleJudged, Verdict
+from ctrainer.schemas.compliance import Guarded, SampleJudged, Verdict
 from ctrainer.schemas.envelope import (
     SCHEMA_VERSION,
     binary_headers,
     event_type,
     structured_headers,
-    time_of,
+    time_text,
     traceparent_of,
 )
 from ctrainer.schemas.identity import event_id, sample_id, source_reference
@@ -29,6 +30,9 @@ from ctrainer.schemas.topics import COMPLIANCE_EVENTS, SAMPLES_ACCEPTED, SAMPLES
 _WAITS_FOR = {Verdict.REVISE: SlowLane.REVISION, Verdict.REVIEW: SlowLane.REVIEW, Verdict.PARK: SlowLane.POLICY}
 _JUDGED = event_type(SampleJudged)
 _STRUCTURED = structured_headers()
+_TEXT_HOLE, _HOLE = orjson.Fragment(b'"\0"'), orjson.Fragment(b"\0")
+"""Stand for what differs between equal decisions. JSON holds no zero byte anywhere else, whatever a producer sent."""
+_TEMPLATES = 4_096
 
 
 class Origin(NamedTuple):
@@ -38,6 +42,17 @@ class Origin(NamedTuple):
     partition: int
     offset: int
     attempt: int = 0
+
+
+class _Occasion(NamedTuple):
+    """What the sample and its decision say alike: which sample, and which record made us judge it."""
+
+    cause: Record
+    attempt: int
+    source: str
+    sample_id: str
+    place: bytes
+    traceparent: str | None
 
 
 class Publication:
@@ -51,83 +66,101 @@ class Publication:
             kind: self._constant_headers(kind) for kind in (AcceptedSample, ParkedSample)
         }
         self._envelope = self._constant_envelope()
+        self._templates: dict[tuple[Case, Guarded | None], tuple[Decision, bytes]] = {}
 
     def of(
         self, cause: Record, examination: Examination, decision: Decision, origin: Origin | None = None
     ) -> Iterator[OutputRecord]:
         """Yield the sample, unless it was rejected, and then the decision. `cause` is the record that was handled."""
-        origin = origin or Origin(cause.topic, cause.partition, cause.offset)
         judgement = self._court.conclude(examination, decision)
         self._tally.verdicts[judgement.verdict.value] += 1
         if examination.findings:
             self._tally.findings.update(
                 (found.source.principle.id, found.source.principle.mode.value) for found in examination.findings
             )
-        place = {
-            "sample_id": sample_id(origin.topic, origin.partition, origin.offset),
-            "source": {"topic": origin.topic, "partition": origin.partition, "offset": origin.offset},
-        }
+        occasion = _occasion(cause, origin or Origin(cause.topic, cause.partition, cause.offset))
         if judgement.verdict is not Verdict.REJECT:
-            yield self._sample(cause, examination, judgement, place, origin.attempt)
-        yield self._event(cause, examination, judgement, place, origin.attempt)
+            yield self._sample(occasion, examination, judgement)
+        yield self._event(occasion, examination, judgement)
 
-    def _sample(
-        self, cause: Record, examination: Examination, judgement: Judgement, place: Mapping[str, Any], attempt: int
-    ) -> OutputRecord:
+    def _sample(self, occasion: _Occasion, examination: Examination, judgement: Judgement) -> OutputRecord:
         sample = examination.sample
-        body = {**place, **sample_json(sample, judgement.redacted, self._constitution)}
+        body = {
+            "sample_id": occasion.sample_id,
+            "source": orjson.Fragment(occasion.place),
+            **sample_json(sample, judgement.redacted, self._constitution),
+        }
         waits_for = _WAITS_FOR.get(judgement.verdict)
         if waits_for is None:
-            return self._sample_record(cause, body, topic=SAMPLES_ACCEPTED, kind=AcceptedSample)
+            return self._sample_record(occasion, body, topic=SAMPLES_ACCEPTED, kind=AcceptedSample)
         waiting = {
             "waits_for": waits_for.value,
             "reasons": judgement.decision.result.reasons,
-            "attempt": attempt + 1,
+            "attempt": occasion.attempt + 1,
             "model": sample.model,
             **body,
         }
-        return self._sample_record(cause, waiting, topic=SAMPLES_SLOW_LANE, kind=ParkedSample)
+        return self._sample_record(occasion, waiting, topic=SAMPLES_SLOW_LANE, kind=ParkedSample)
 
     def _sample_record(
-        self, cause: Record, body: Mapping[str, Any], *, topic: str, kind: type[Message]
+        self, occasion: _Occasion, body: Mapping[str, Any], *, topic: str, kind: type[Message]
     ) -> OutputRecord:
-        source = source_reference(cause.topic, cause.partition, cause.offset)
-        traceparent = traceparent_of(cause.headers) if cause.headers else None
+        timestamp, traceparent = occasion.cause.timestamp, occasion.traceparent
         headers = (
             *self._headers[kind],
-            ("ce_id", event_id(source, kind.__name__, self._constitution["digest"]).encode()),
-            ("ce_source", source.encode()),
-            ("ce_subject", body["sample_id"].encode()),
-            ("ce_time", time_of(cause.timestamp).isoformat().encode()),
+            ("ce_id", event_id(occasion.source, kind.__name__, self._constitution["digest"]).encode()),
+            ("ce_source", occasion.source.encode()),
+            ("ce_subject", occasion.sample_id.encode()),
+            ("ce_time", time_text(timestamp).replace("Z", "+00:00").encode()),
             *((("traceparent", traceparent.encode()),) if traceparent else ()),
         )
         key = f"{body['tenant']}/{body['workload_id']}".encode()
-        return OutputRecord(topic, key, orjson.dumps(body), cause.timestamp, headers)
+        return OutputRecord(topic, key, orjson.dumps(body), timestamp, headers)
 
-    def _event(
-        self, cause: Record, examination: Examination, judgement: Judgement, place: Mapping[str, Any], attempt: int
-    ) -> OutputRecord:
-        source = source_reference(cause.topic, cause.partition, cause.offset)
-        traceparent = traceparent_of(cause.headers) if cause.headers else None
-        version = self._court.detector_version
+    def _event(self, occasion: _Occasion, examination: Examination, judgement: Judgement) -> OutputRecord:
+        source, traceparent = occasion.source, occasion.traceparent
+        event = self._template(occasion, examination, judgement) % (
+            event_id(source, SampleJudged.__name__, self._constitution["digest"]).encode(),
+            source.encode(),
+            occasion.sample_id.encode(),
+            time_text(occasion.cause.timestamp).encode(),
+            occasion.sample_id.encode(),
+            occasion.place,
+        )
+        headers = structured_headers(traceparent) if traceparent else _STRUCTURED
+        return OutputRecord(COMPLIANCE_EVENTS, occasion.sample_id.encode(), event, occasion.cause.timestamp, headers)
+
+    def _template(self, occasion: _Occasion, examination: Examination, judgement: Judgement) -> bytes:
+        """Return the event without what differs between equal decisions; that of samples without findings is kept."""
+        sample, key = examination.sample, (examination.case, examination.guarded)
+        if examination.findings or sample.repairs or sample.redactions or occasion.traceparent or occasion.attempt:
+            return self._new_template(occasion, examination, judgement)
+        decision, template = self._templates.get(key, (None, b""))
+        if decision is not judgement.decision:
+            template = self._new_template(occasion, examination, judgement)
+            if len(self._templates) >= _TEMPLATES:
+                self._templates.clear()
+            self._templates[key] = (judgement.decision, template)
+        return template
+
+    def _new_template(self, occasion: _Occasion, examination: Examination, judgement: Judgement) -> bytes:
+        version, attempt = self._court.detector_version, occasion.attempt
         event = {
             "specversion": "1.0",
-            "id": event_id(source, SampleJudged.__name__, self._constitution["digest"]),
-            "source": source,
+            "id": _TEXT_HOLE,
+            "source": _TEXT_HOLE,
             "type": _JUDGED,
-            "subject": place["sample_id"],
-            "time": time_of(cause.timestamp),
+            "subject": _TEXT_HOLE,
+            "time": _TEXT_HOLE,
             **self._envelope,
-            "traceparent": traceparent,
-            "data": {**place, **judged_json(examination, judgement, detector_version=version, attempt=attempt)},
+            "traceparent": occasion.traceparent,
+            "data": {
+                "sample_id": _TEXT_HOLE,
+                "source": _HOLE,
+                **judged_json(examination, judgement, detector_version=version, attempt=attempt),
+            },
         }
-        return OutputRecord(
-            COMPLIANCE_EVENTS,
-            place["sample_id"].encode(),
-            orjson.dumps(event, option=orjson.OPT_UTC_Z),
-            cause.timestamp,
-            structured_headers(traceparent) if traceparent else _STRUCTURED,
-        )
+        return orjson.dumps(event).replace(b"%", b"%%").replace(b"\0", b"%b")
 
     def _constant_envelope(self) -> dict[str, str]:
         return {
@@ -140,3 +173,16 @@ class Publication:
     def _constant_headers(self, kind: type[Message]) -> Headers:
         hash_, digest = self._constitution["hash"], self._constitution["digest"]
         return binary_headers({"type": event_type(kind), "constitutionhash": hash_, "constitutiondigest": digest})
+
+
+def _occasion(cause: Record, origin: Origin) -> _Occasion:
+    source = source_reference(cause.topic, cause.partition, cause.offset)
+    place = b'{"topic":"%b","partition":%d,"offset":%d}' % (origin.topic.encode(), origin.partition, origin.offset)
+    return _Occasion(
+        cause,
+        origin.attempt,
+        source,
+        sample_id(origin.topic, origin.partition, origin.offset),
+        place,
+        traceparent_of(cause.headers) if cause.headers else None,
+    )

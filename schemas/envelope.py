@@ -9,6 +9,7 @@ Source: CloudEvents specification 1.0.2 and its Kafka protocol binding.
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, Generic, Literal, TypeVar
 
 from ctrainer.schemas.errors import ContractError
@@ -64,6 +65,16 @@ def time_of(timestamp: int) -> datetime:
     Producers choose timestamps: one outside of the years 1970 to 9999 is taken as the nearest one inside.
     """
     return datetime.fromtimestamp(min(max(timestamp, 0), _LAST_MILLISECOND) / 1000, tz=UTC)
+
+
+@lru_cache(maxsize=4096)
+def time_text(timestamp: int) -> str:
+    """Return `time_of` as JSON has it (RFC 3339). Kept, because records of a batch share their milliseconds.
+
+    >>> time_text(1_764_000_000_123)
+    '2025-11-24T16:00:00.123000Z'
+    """
+    return time_of(timestamp).isoformat().replace("+00:00", "Z")
 
 
 def structured_headers(traceparent: str | None = None) -> Headers:

@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ctrainer.agents.compliance.conversation import Tools, Turn
+from orjson import Fragment
+
+from ctrainer.agents.compliance.conversation import Turn
 from ctrainer.agents.compliance.detectors.detection import Detectors, HarmScorer
 from ctrainer.agents.compliance.detectors.findings import Found
 from ctrainer.agents.compliance.detectors.names import HARM_SCORE
@@ -127,25 +129,24 @@ def findings_json(findings: Sequence[Found], mode: Mode) -> list[Json]:
 
 
 def sample_json(sample: ShapedSample, redacted: Redacted, constitution: Mapping[str, str]) -> Json:
-    """Return the sample in the shape of `AcceptedSample`, from its tenant on."""
+    """Return the sample in the shape of `AcceptedSample`, from its tenant on.
+
+    The conversation is written once, in canonical form, for the record and for its digest.
+    """
+    messages, tools = canonical_bytes(redacted.messages), canonical_bytes(redacted.tools)
     return {
         "tenant": sample.tenant,
         "workload_id": sample.workload_id,
         "logged_at": sample.logged_at,
         "conversation_id": sample.conversation_id,
         "user_digest": sample.user_digest,
-        "messages": redacted.messages,
-        "tools": redacted.tools,
+        "messages": Fragment(messages),
+        "tools": Fragment(tools),
         "redactions": redacted.redactions,
         "repairs": sample.repairs,
-        "content_digest": digest_of_turns(redacted.messages, redacted.tools),
+        "content_digest": content_digest(b'{"messages":%b,"tools":%b}' % (messages, tools)),
         "constitution": constitution,
     }
-
-
-def digest_of_turns(messages: Sequence[Turn], tools: Tools) -> str:
-    """Return `digest_of_conversation` of a conversation in this form."""
-    return content_digest(canonical_bytes({"messages": messages, "tools": tools}))
 
 
 def _examination(sample: ShapedSample, findings: Sequence[Found], guarded: Guarded | None = None) -> Examination:
