@@ -26,9 +26,12 @@ class Segment(NamedTuple):
         >>> Segment(0, "content", '{"note": "first\\nsecond"}').scannable()
         '{"note": "first  second"}'
         """
-        if "\\" not in self.text or not self.text.lstrip().startswith(("{", "[")):
-            return self.text
-        return _ESCAPE.sub(_blank, self.text)
+        return _ESCAPE.sub(_blank, self.text) if has_escapes(self.text) else self.text
+
+
+def has_escapes(text: str) -> bool:
+    """Return whether a text looks like JSON that has escapes."""
+    return "\\" in text and text.lstrip().startswith(("{", "["))
 
 
 def contents(messages: Sequence[Turn], tools: Tools) -> list[str] | None:

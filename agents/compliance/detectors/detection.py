@@ -13,7 +13,7 @@ from ctrainer.agents.compliance.detectors.names import HARM_SCORE, UNCOVERED_LAN
 from ctrainer.agents.compliance.detectors.normalization import is_disguised, normalized, original_span, undisguised
 from ctrainer.agents.compliance.detectors.patterns import Pattern, PatternScanner
 from ctrainer.agents.compliance.detectors.tools import TOOL_RULES, tool_findings
-from ctrainer.agents.compliance.segments import CONTENT, Segment, contents, segments
+from ctrainer.agents.compliance.segments import CONTENT, Segment, contents, has_escapes, segments
 from ctrainer.schemas.constitution import Constitution, Rule
 
 PATTERNS_VERSION = f"patterns-3+phonenumbers-{version('phonenumbers')}"
@@ -118,7 +118,8 @@ class Detectors:
     def _candidates(self, texts: Sequence[str]) -> set[int] | None:
         """Return which patterns may hit, by one scan of all texts; None where rules read a text in another form."""
         whole = "\n".join(texts)
-        data = None if "\\" in whole else undisguised(whole)
+        is_escaped = "\\" in whole and any(map(has_escapes, texts))
+        data = None if is_escaped else undisguised(whole)
         return None if data is None else self._scanner.candidates(data)
 
     def _joined(
@@ -185,7 +186,7 @@ class Detectors:
 def _views(texts: Sequence[Segment]) -> Sequence[Segment] | Sequence[_View]:
     """Return each segment as rules read it; nearly always that is the segment itself."""
     whole = "\n".join([segment.text for segment in texts])
-    if "\\" not in whole and not is_disguised(whole):
+    if not is_disguised(whole) and not any(has_escapes(segment.text) for segment in texts):
         return texts
     return [_View(*normalized(segment.scannable())) for segment in texts]
 

@@ -9,7 +9,7 @@ under a bidirectional override loses the override and keeps its order.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import re2
 
@@ -140,31 +140,30 @@ def undisguised(text: str) -> bytes | None:
 
 
 def _without_disguise(text: str) -> tuple[str, list[int] | None]:
+    runs = [
+        (run.start(), [_ASCII.get(character, "\ufffd") for character in run.group()]) for run in _UNUSUAL.finditer(text)
+    ]
     pieces: list[str] = []
+    done = 0
+    for start, plain in runs:
+        pieces += [text[done:start], *plain]
+        done = start + len(plain)
+    pieces.append(text[done:])
+    moves = any(len(characters) != 1 for _, plain in runs for characters in plain)
+    return "".join(pieces), _places(runs, len(text)) if moves else None
+
+
+def _places(runs: Sequence[tuple[int, Sequence[str]]], length: int) -> list[int]:
+    """Return the place in the original text of each character of the plain one, and of its end."""
     places: list[int] = []
     done = 0
-    for run in _UNUSUAL.finditer(text):
-        start, end = run.span()
-        pieces.append(text[done:start])
+    for start, plain in runs:
         places.extend(range(done, start))
-        for place, characters in _plain_characters(text, start, end):
-            pieces.append(characters)
+        for place, characters in enumerate(plain, start):
             places.extend([place] * len(characters))
-        done = end
-    if not done:
-        return text, None
-    plain = "".join([*pieces, text[done:]])
-    places.extend(range(done, len(text) + 1))
-    return plain, None if _are_same(places, len(text)) else places
-
-
-def _plain_characters(text: str, start: int, end: int) -> Iterator[tuple[int, str]]:
-    for place in range(start, end):
-        yield place, _ASCII.get(text[place], "\ufffd")
-
-
-def _are_same(places: Sequence[int], length: int) -> bool:
-    return len(places) == length + 1 and all(place == index for index, place in enumerate(places))
+        done = start + len(plain)
+    places.extend(range(done, length + 1))
+    return places
 
 
 def _word_in_latin(word: re.Match[str]) -> str:
