@@ -161,9 +161,7 @@ class Detectors:
                 for start, end in self._scanner.spans(number, text, data):
                     yield source, start, end
 
-    def _add_said(
-        self, index: int, message: Turn, scores: Iterator[Mapping[str, float]], found: list[Found]
-    ) -> None:
+    def _add_said(self, index: int, message: Turn, scores: Iterator[Mapping[str, float]], found: list[Found]) -> None:
         """Add what is wrong with the content of a turn as a whole. `scores` go on with the next turn that says some."""
         text = message["content"]
         if not text or message["role"] == "system":
