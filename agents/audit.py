@@ -43,6 +43,7 @@ _SEVERITY = {
     "BudgetHalted": _HIGH,
     "BudgetViolated": _HIGH,
     "CommandRefused": _MEDIUM,
+    "NonPrivateTrained": _HIGH,
 }
 
 

@@ -24,7 +24,6 @@ from ctrainer.schemas.identity import content_digest
 from ctrainer.schemas.message import Message, describe_faults
 from ctrainer.schemas.privacy import (
     Accountant,
-    Adjacency,
     BudgetAlerted,
     BudgetGranted,
     BudgetHalted,
@@ -32,34 +31,56 @@ from ctrainer.schemas.privacy import (
     BudgetSettled,
     BudgetSpent,
     BudgetViolated,
+    DeclareNonPrivate,
+    LedgerEntry,
     LedgerRecord,
     LedgerRequest,
     Mechanism,
+    NoGuarantee,
+    NonPrivateDeclared,
+    NonPrivateTrained,
     PrivacyGuarantee,
-    PrivacyUnit,
+    PrivacyMode,
     ReportViolation,
     ReserveBudget,
     SettleBudget,
     ViolationNoted,
 )
 from ctrainer.schemas.topics import PRIVACY_EVENTS, PRIVACY_LEDGER
-from ctrainer.trainer.accounting import epsilon_of, rdp_of_step
+from ctrainer.trainer.accounting import epsilon_of
 from ctrainer.trainer.ledger import Grant, Granted, LedgerState, Refused, reserve
+from ctrainer.trainer.release_cost import release_rdp, releases, unaccounted
 
 STAGE = "privacy"
 _MECHANISM_CHANGED = "mechanism-changed"
 _SESSION_STOPPED = "session-stopped"
-Request: TypeAlias = ReserveBudget | SettleBudget | ReportViolation
+_STOPPED_MESSAGE = "the session did what its grants do not cover, and was stopped; look for BudgetViolated on its scope"
+Request: TypeAlias = ReserveBudget | SettleBudget | ReportViolation | DeclareNonPrivate
 _REQUEST: TypeAdapter[Request] = TypeAdapter(LedgerRequest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """The ledger of one scope, which mechanism each of its sessions was granted, and which sessions were stopped."""
+    """The ledger of one scope: all of it follows from the entries.
+
+    Which mechanism each session was granted, which steps of each single pass may have run (by reservation), which
+    sessions were stopped, and which trained without privacy.
+    """
 
     ledger: LedgerState = field(default_factory=LedgerState)
     mechanisms: MappingProxyType[str, Mechanism] = field(default_factory=lambda: MappingProxyType({}))
+    passes: MappingProxyType[str, MappingProxyType[str, range]] = field(default_factory=lambda: MappingProxyType({}))
     stopped: frozenset[str] = frozenset()
+    non_private: frozenset[str] = frozenset()
+
+    def runs(self, session_id: str) -> list[range]:
+        """Return the steps of a single pass that may have run, by reservation."""
+        return list(self.passes[session_id].values()) if session_id in self.passes else []
+
+    def with_run(self, session_id: str, reservation_id: str, steps: range) -> "Scope":
+        """Return the scope with the steps of a single pass that a reservation may have run."""
+        runs = MappingProxyType({**self.passes.get(session_id, {}), reservation_id: steps})
+        return replace(self, passes=MappingProxyType({**self.passes, session_id: runs}))
 
 
 Scopes: TypeAlias = dict[str, Scope]
@@ -133,28 +154,55 @@ def read_request(record: Record) -> Request:
 def after(scope: Scope, record: LedgerRecord) -> Scope:
     """Return a scope after one more entry of its ledger. A session that violated its grants is stopped for good."""
     entry = record.entry
-    if not isinstance(entry, BudgetGranted):
-        stopped = scope.stopped | _stopped_by(scope, entry)
-        return replace(scope, ledger=replace(scope.ledger, sequence=entry.sequence), stopped=stopped)
+    if isinstance(entry, BudgetGranted):
+        return _after_grant(scope, entry)
+    found = replace(scope, ledger=replace(scope.ledger, sequence=entry.sequence), stopped=_stopped(scope, entry))
+    if isinstance(entry, NonPrivateDeclared):
+        return replace(found, non_private=scope.non_private | {entry.request.session_id})
+    return _after_settlement(found, entry.request) if isinstance(entry, BudgetSettled) else found
+
+
+def _after_grant(scope: Scope, entry: BudgetGranted) -> Scope:
     request = entry.request
     grant = Grant(fingerprint=fingerprint(request), steps=request.steps)
     grants = MappingProxyType({**scope.ledger.grants, request.reservation_id: grant})
-    return replace(
+    granted = replace(
         scope,
         ledger=LedgerState(rdp=entry.rdp, grants=grants, sequence=entry.sequence),
         mechanisms=MappingProxyType({**scope.mechanisms, request.session_id: request.mechanism}),
     )
+    if entry.repeated or not _is_pass(request.mechanism):
+        return granted
+    return granted.with_run(request.session_id, request.reservation_id, _block(request))
 
 
-def _stopped_by(scope: Scope, entry: BudgetRefused | BudgetSettled | ViolationNoted) -> frozenset[str]:
-    """Return the session that an entry stops, if any: derived from the ledger alone, so a new owner knows it too."""
+def _after_settlement(scope: Scope, request: SettleBudget) -> Scope:
+    """Return a scope in which the steps of a single pass that never ran are still to run; the charge stays."""
+    granted = (
+        scope.passes[request.session_id].get(request.reservation_id) if request.session_id in scope.passes else None
+    )
+    if granted is None or request.steps_used >= len(granted):
+        return scope
+    return scope.with_run(request.session_id, request.reservation_id, granted[: request.steps_used])
+
+
+def _stopped(scope: Scope, entry: LedgerEntry) -> frozenset[str]:
+    """Return the sessions that are stopped after an entry: derived from the ledger alone, so a new owner knows it."""
     if isinstance(entry, ViolationNoted):
         violated = True
     elif isinstance(entry, BudgetSettled):
         violated = _overspend(scope, entry.request) is not None
     else:
-        violated = entry.reason == _MECHANISM_CHANGED
-    return frozenset({entry.request.session_id}) if violated else frozenset()
+        violated = isinstance(entry, BudgetRefused) and entry.reason == _MECHANISM_CHANGED
+    return scope.stopped | {entry.request.session_id} if violated else scope.stopped
+
+
+def _is_pass(mechanism: Mechanism) -> bool:
+    return PrivacyMode(mechanism.mode).is_single_pass
+
+
+def _block(request: ReserveBudget) -> range:
+    return range(request.first_step, request.first_step + request.steps)
 
 
 def fingerprint(request: ReserveBudget) -> str:
@@ -167,25 +215,61 @@ async def _decide(scope: Scope, request: Request) -> tuple[LedgerRecord, Sequenc
         return _settle(scope, request)
     if isinstance(request, ReportViolation):
         return _noted(scope, request)
-    if request.session_id in scope.stopped:
-        return _refused(scope, request, _session_stopped(scope, request))
-    if (request.mechanism.unit, request.mechanism.adjacency) != (PrivacyUnit.RECORD, Adjacency.ADD_REMOVE):
-        return _refused(scope, request, _unaccounted(scope, request))
+    if isinstance(request, DeclareNonPrivate):
+        return _declared(scope, request)
+    objection = _objection(scope, request)
+    if objection is not None:
+        return _refused(scope, request, objection)
     known = scope.mechanisms.get(request.session_id)
     if known is not None and known != request.mechanism:
         return _mechanism_changed(scope, request)
     # The first call imports Opacus and torch, which takes seconds: never on the event loop.
-    step = await asyncio.to_thread(rdp_of_step, request.mechanism.sampling_rate, request.mechanism.noise_multiplier)
+    release = await asyncio.to_thread(release_rdp, request.mechanism)
     _state, answer = reserve(
         scope.ledger,
         reservation_id=request.reservation_id,
         fingerprint=fingerprint(request),
-        step_rdp=step,
+        step_rdp=release,
         steps=request.steps,
         epsilon_ceiling=request.epsilon_ceiling,
         delta=request.delta,
+        releases=_releases(scope, request),
     )
     return _granted(scope, request, answer) if isinstance(answer, Granted) else _refused(scope, request, answer)
+
+
+def _releases(scope: Scope, request: ReserveBudget) -> int:
+    """Return how many releases a reservation costs: its steps; in a single pass, how much oftener a step may run."""
+    if not _is_pass(request.mechanism):
+        return request.steps
+    return releases(scope.runs(request.session_id), _block(request))
+
+
+def _objection(scope: Scope, request: ReserveBudget) -> Refused | None:
+    """Return why a reservation is refused whatever it costs, or None."""
+    if request.session_id in scope.stopped:
+        return _refusal(scope, request, _SESSION_STOPPED, _STOPPED_MESSAGE)
+    fault = unaccounted(request.mechanism)
+    if fault is not None:
+        return _refusal(scope, request, "unsupported-privacy", fault)
+    foreign = next(
+        (known for known in scope.mechanisms.values() if _promise(known) != _promise(request.mechanism)), None
+    )
+    if foreign is None:
+        return None
+    found, expected = (" and ".join(_promise(one)) for one in (request.mechanism, foreign))
+    message = f"mechanism: got {found}, expected {expected} as before: spends of different kinds do not add up"
+    return _refusal(scope, request, "promise-mixed", message)
+
+
+def _promise(mechanism: Mechanism) -> tuple[str, str]:
+    """Return what a scope's spend is about; a spend for records says nothing of users."""
+    return f"unit {mechanism.unit.value}", f"adjacency {mechanism.adjacency.value}"
+
+
+def _refusal(scope: Scope, request: ReserveBudget, reason: str, message: str) -> Refused:
+    epsilon = epsilon_of(scope.ledger.rdp, request.delta)
+    return Refused(reason=reason, message=message, epsilon=epsilon, acceptable_steps=0)
 
 
 def _granted(scope: Scope, request: ReserveBudget, answer: Granted) -> tuple[LedgerRecord, Sequence[Message]]:
@@ -196,8 +280,9 @@ def _granted(scope: Scope, request: ReserveBudget, answer: Granted) -> tuple[Led
         epsilon=answer.epsilon,
         alert=answer.alert,
         repeated=answer.repeated,
+        unsafe_non_private=bool(scope.non_private),
     )
-    spent = _guarantee(request, answer.epsilon)
+    spent = _guarantee(scope, request, answer.epsilon)
     spend = BudgetSpent(
         scope=request.scope,
         tenant=request.tenant,
@@ -235,39 +320,17 @@ def _refused(scope: Scope, request: ReserveBudget, answer: Refused) -> tuple[Led
         reservation_id=request.reservation_id,
         reason=answer.reason,
         message=answer.message,
-        spent=_guarantee(request, answer.epsilon),
+        spent=_guarantee(scope, request, answer.epsilon),
         ceiling=request.epsilon_ceiling,
         acceptable_steps=answer.acceptable_steps,
     )
     return LedgerRecord(scope=request.scope, entry=entry), [halt]
 
 
-def _unaccounted(scope: Scope, request: ReserveBudget) -> Refused:
-    """Refuse a promise whose cost the accountant does not compute: charging it as another one would under-count."""
-    found = f"unit {request.mechanism.unit} and adjacency {request.mechanism.adjacency}"
-    return Refused(
-        reason="unsupported-privacy",
-        message=f"mechanism: got {found}, expected unit record and adjacency add-remove",
-        epsilon=epsilon_of(scope.ledger.rdp, request.delta),
-        acceptable_steps=0,
-    )
-
-
-def _session_stopped(scope: Scope, request: ReserveBudget) -> Refused:
-    return Refused(
-        reason=_SESSION_STOPPED,
-        message="the session did what its grants do not cover, and was stopped; look for BudgetViolated on its scope",
-        epsilon=epsilon_of(scope.ledger.rdp, request.delta),
-        acceptable_steps=0,
-    )
-
-
 def _mechanism_changed(scope: Scope, request: ReserveBudget) -> tuple[LedgerRecord, Sequence[Message]]:
     """Refuse a session that asks for another mechanism than it was granted before, and raise the alarm."""
     message = "the session was granted another mechanism before; a session keeps one mechanism"
-    epsilon = epsilon_of(scope.ledger.rdp, request.delta)
-    answer = Refused(reason=_MECHANISM_CHANGED, message=message, epsilon=epsilon, acceptable_steps=0)
-    record, events = _refused(scope, request, answer)
+    record, events = _refused(scope, request, _refusal(scope, request, _MECHANISM_CHANGED, message))
     return record, [*events, _violation(request, _MECHANISM_CHANGED, message)]
 
 
@@ -283,6 +346,20 @@ def _noted(scope: Scope, request: ReportViolation) -> tuple[LedgerRecord, Sequen
     """Note a violation that a session found in itself, and raise the alarm."""
     entry = ViolationNoted(sequence=scope.ledger.sequence + 1, request=request)
     return LedgerRecord(scope=request.scope, entry=entry), [_violation(request, request.reason, request.message)]
+
+
+def _declared(scope: Scope, request: DeclareNonPrivate) -> tuple[LedgerRecord, Sequence[Message]]:
+    """Note that a session trains without privacy: nothing is charged, and the scope never looks private again."""
+    entry = NonPrivateDeclared(sequence=scope.ledger.sequence + 1, request=request)
+    trained = NonPrivateTrained(
+        scope=request.scope,
+        tenant=request.tenant,
+        session_id=request.session_id,
+        dataset_id=request.dataset_id,
+        steps=request.steps,
+        spent=NoGuarantee(unsafe_non_private=True),
+    )
+    return LedgerRecord(scope=request.scope, entry=entry), [trained]
 
 
 def _overspend(scope: Scope, request: SettleBudget) -> tuple[str, str] | None:
@@ -305,7 +382,7 @@ def _violation(request: Request, reason: str, message: str) -> BudgetViolated:
     )
 
 
-def _guarantee(request: ReserveBudget, epsilon: float) -> PrivacyGuarantee:
+def _guarantee(scope: Scope, request: ReserveBudget, epsilon: float) -> PrivacyGuarantee:
     return PrivacyGuarantee(
         epsilon=epsilon,
         delta=request.delta,
@@ -313,4 +390,5 @@ def _guarantee(request: ReserveBudget, epsilon: float) -> PrivacyGuarantee:
         adjacency=request.mechanism.adjacency,
         accountant=Accountant.RDP,
         unsafe_seeded_noise=request.mechanism.unsafe_seeded_noise,
+        unsafe_non_private=bool(scope.non_private),
     )

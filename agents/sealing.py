@@ -86,6 +86,8 @@ def _counts(selection: Selection) -> DatasetCounts:
         over_user_cap=selection.over_user_cap,
         train=len(selection.train),
         held_out=len(selection.held_out),
+        users=selection.users,
+        without_user=selection.without_user,
     )
 
 

@@ -17,18 +17,19 @@ from ctrainer.agents.world import Topics
 from ctrainer.schemas.datasets import DatasetSealed
 from ctrainer.schemas.errors import ContractError
 from ctrainer.schemas.message import Message
-from ctrainer.schemas.privacy import Adjacency, Mechanism, PrivacyUnit
+from ctrainer.schemas.privacy import Adjacency, Mechanism, NoMechanism, PrivacyMode, PrivacyUnit
 from ctrainer.schemas.topics import DATASETS_SEALED, TRAINING_ASSIGNMENTS, TRAINING_PROGRESS
 from ctrainer.schemas.training import (
     MAX_ACTIVE_SESSIONS,
     CancelTraining,
     Desired,
+    PrivacySettings,
     SessionAdvanced,
     SessionState,
     TrainAdapter,
     TrainingAssignment,
 )
-from ctrainer.trainer.plan import Fault, PrivacyPlan
+from ctrainer.trainer.plan import Fault, NonPrivatePlan, PrivacyPlan
 
 STAGE = "training"
 
@@ -45,6 +46,11 @@ class MakePlan(Protocol):
         expected_batch_size: float,
         steps: int,
         clip_norm: float,
+        mode: PrivacyMode,
+        unit: PrivacyUnit,
+        adjacency: Adjacency,
+        records_per_user: int,
+        whole_users: bool,
     ) -> PrivacyPlan | tuple[Fault, ...]:
         """Return the plan, or every fault of the request."""
         ...
@@ -61,12 +67,14 @@ class TrainingDesk:
         make_plan: MakePlan,
         knows_model: Callable[[str], bool],
         unsafe_allow_seeded_noise: bool = False,
+        unsafe_allow_non_private: bool = False,
     ) -> None:
         self._desk = desk
         self._topics = topics
         self._make_plan = make_plan
         self._knows_model = knows_model
         self._unsafe_allow_seeded_noise = unsafe_allow_seeded_noise
+        self._unsafe_allow_non_private = unsafe_allow_non_private
 
     async def __call__(self, batch: RecordBatch) -> Sequence[OutputRecord]:
         """Answer every command; each finds what the ones before it in the batch brought about."""
@@ -107,7 +115,7 @@ class TrainingDesk:
         plan = None if manifest is None else await self._plan(command, manifest)
         if isinstance(plan, Refusal):
             refusal = plan
-        if refusal is not None or not isinstance(plan, PrivacyPlan):
+        if refusal is not None or not isinstance(plan, PrivacyPlan | NonPrivatePlan):
             return [self._desk.refused(record, command, refusal or _unknown_dataset(command))]
         return self._assigned(record, command, plan)
 
@@ -126,18 +134,19 @@ class TrainingDesk:
             return Refusal(
                 reason="unknown-model", message=message, acceptable="SmolLM2-135M-Instruct, or a model's path"
             )
-        return self._unsupported(command)
+        return self._not_allowed(command)
 
-    def _unsupported(self, command: TrainAdapter) -> Refusal | None:
+    def _not_allowed(self, command: TrainAdapter) -> Refusal | None:
+        """Return which opt-in of the request this deployment does not allow, or None."""
         privacy = command.privacy
-        if (privacy.unit, privacy.adjacency) != (PrivacyUnit.RECORD, Adjacency.ADD_REMOVE):
-            message = f"privacy: got unit {privacy.unit} and adjacency {privacy.adjacency}"
-            return Refusal(
-                reason="unsupported-privacy", message=message, acceptable="unit record, adjacency add-remove"
-            )
         if privacy.unsafe_seed is not None and not self._unsafe_allow_seeded_noise:
             message = "unsafe_seed makes the noise predictable, and this deployment does not allow it"
             return Refusal(reason="unsafe-seed", message=message, acceptable="a request without unsafe_seed")
+        if privacy.unsafe_non_private and not self._unsafe_allow_non_private:
+            message = "unsafe_non_private trains without any privacy, and this deployment does not allow it"
+            return Refusal(
+                reason="unsafe-non-private", message=message, acceptable="a request without unsafe_non_private"
+            )
         return None
 
     async def _manifest(self, command: TrainAdapter) -> DatasetSealed | None:
@@ -150,16 +159,28 @@ class TrainingDesk:
                 wanted = manifest
         return wanted
 
-    async def _plan(self, command: TrainAdapter, manifest: DatasetSealed) -> PrivacyPlan | Refusal:
+    async def _plan(self, command: TrainAdapter, manifest: DatasetSealed) -> PrivacyPlan | NonPrivatePlan | Refusal:
+        privacy, optimizer = command.privacy, command.optimizer
+        refusal = users_not_hidden(privacy, manifest)
+        if refusal is not None:
+            return refusal
+        drawn = manifest.counts.users if privacy.whole_users else manifest.counts.train
+        if privacy.unsafe_non_private:
+            return _non_private_plan(command, drawn)
         # Calibration takes seconds: never on the event loop.
         plan = await asyncio.to_thread(
             self._make_plan,
-            epsilon=command.privacy.epsilon,
-            delta=command.privacy.delta,
-            records=manifest.counts.train,
-            expected_batch_size=command.optimizer.expected_batch_size,
-            steps=command.optimizer.steps,
-            clip_norm=command.privacy.clip_norm,
+            epsilon=privacy.epsilon,
+            delta=privacy.delta,
+            records=drawn,
+            expected_batch_size=optimizer.expected_batch_size,
+            steps=optimizer.steps,
+            clip_norm=privacy.clip_norm,
+            mode=privacy.mode,
+            unit=privacy.unit,
+            adjacency=privacy.adjacency,
+            records_per_user=records_per_user(privacy, manifest),
+            whole_users=privacy.whole_users,
         )
         if isinstance(plan, PrivacyPlan):
             return plan
@@ -169,24 +190,18 @@ class TrainingDesk:
             acceptable="; ".join(fault.acceptable for fault in plan),
         )
 
-    def _assigned(self, record: Record, command: TrainAdapter, plan: PrivacyPlan) -> Sequence[OutputRecord]:
+    def _assigned(
+        self, record: Record, command: TrainAdapter, plan: PrivacyPlan | NonPrivatePlan
+    ) -> Sequence[OutputRecord]:
         assignment = TrainingAssignment(
             session_id=str(session_id_of(command)),
             tenant=command.tenant,
             desired=Desired.TRAINED,
             request=command,
             scope=f"{command.tenant}/{command.privacy.population}",
-            mechanism=Mechanism(
-                sampling_rate=plan.sampling_rate,
-                noise_multiplier=plan.noise_multiplier,
-                clip_norm=plan.clip_norm,
-                expected_batch_size=plan.expected_batch_size,
-                unit=command.privacy.unit,
-                adjacency=command.privacy.adjacency,
-                unsafe_seeded_noise=command.privacy.unsafe_seed is not None,
-            ),
+            mechanism=_mechanism(command, plan),
             steps=plan.steps,
-            epsilon_planned=plan.epsilon_planned,
+            epsilon_planned=plan.epsilon_planned if isinstance(plan, PrivacyPlan) else None,
             unsafe_unsigned=self._desk.is_unsigned(record),
         )
         advanced = SessionAdvanced(
@@ -215,6 +230,53 @@ class TrainingDesk:
 
     def _event(self, topic: str, key: str, data: Message, cause: Record) -> OutputRecord:
         return event_record(topic=topic, key=key, data=data, cause=cause, constitution=self._desk.in_force())
+
+
+def users_not_hidden(privacy: PrivacySettings, manifest: DatasetSealed) -> Refusal | None:
+    """Return why a dataset cannot hide users as a request asks, or None.
+
+    The cap that a dataset was sealed with is the proof of how many records a user has in it: what it allows counts, and
+    not what happens to be there, which is private.
+    """
+    if privacy.unit is not PrivacyUnit.USER:
+        return None
+    if manifest.counts.without_user:
+        message = f"{manifest.counts.without_user} records of the dataset name no user, and may be anyone's"
+        return Refusal(reason="records-without-user", message=message, acceptable="a dataset whose records name users")
+    cap, wanted = manifest.rules.max_records_per_user, privacy.records_per_user
+    if privacy.whole_users or wanted is None or cap <= wanted:
+        return None
+    message = f"the dataset was sealed with at most {cap} records of a user, asked for are {wanted}"
+    acceptable = f"records_per_user {cap}, or a dataset sealed with max_records_per_user {wanted}"
+    return Refusal(reason="user-cap-too-large", message=message, acceptable=acceptable)
+
+
+def records_per_user(privacy: PrivacySettings, manifest: DatasetSealed) -> int:
+    """Return the most records that one user has among what is drawn one by one: what the accounting goes by."""
+    if privacy.unit is not PrivacyUnit.USER:
+        return privacy.records_per_user or 1
+    return 1 if privacy.whole_users else manifest.rules.max_records_per_user
+
+
+def _non_private_plan(command: TrainAdapter, drawn: int) -> NonPrivatePlan | Refusal:
+    batch = command.optimizer.expected_batch_size
+    if not 0 < batch <= drawn:
+        message = f"expected batch size: got {batch:g}, the dataset has {drawn} records or users to draw from"
+        return Refusal(reason="batch-over-dataset", message=message, acceptable=f"a batch size <= {drawn}")
+    return NonPrivatePlan(
+        sampling_rate=batch / drawn,
+        expected_batch_size=batch,
+        steps=command.optimizer.steps,
+        whole_users=command.privacy.whole_users,
+    )
+
+
+def _mechanism(command: TrainAdapter, plan: PrivacyPlan | NonPrivatePlan) -> Mechanism | NoMechanism:
+    if isinstance(plan, PrivacyPlan):
+        return plan.mechanism(unsafe_seeded_noise=command.privacy.unsafe_seed is not None)
+    return NoMechanism(
+        unsafe_non_private=True, sampling_rate=plan.sampling_rate, expected_batch_size=plan.expected_batch_size
+    )
 
 
 def _unknown_dataset(command: Command) -> Refusal:

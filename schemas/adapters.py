@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.message import Message
-from ctrainer.schemas.privacy import PrivacyGuarantee
+from ctrainer.schemas.privacy import NoGuarantee, PrivacyGuarantee
 from ctrainer.schemas.receipt import SignedStatement
 from ctrainer.schemas.release import ReleaseVerdict
 
@@ -26,7 +26,7 @@ class AdapterPublished(Message):
     workloads: tuple[str, ...]
     membership_digest: str
     steps: int
-    guarantee: PrivacyGuarantee
+    guarantee: PrivacyGuarantee | NoGuarantee
     constitution: ConstitutionReference
     code_version: str
     release: ReleaseVerdict

@@ -19,7 +19,9 @@ from ctrainer.schemas.privacy import (
     BudgetHalted,
     BudgetSpent,
     BudgetViolated,
+    DeclareNonPrivate,
     LedgerRecord,
+    NonPrivateTrained,
     ReportViolation,
     ReserveBudget,
     SettleBudget,
@@ -70,11 +72,15 @@ CATALOGUE: Mapping[str, Content] = MappingProxyType(
         topics.TRAINING_ASSIGNMENTS: Content(Mode.STRUCTURED, (TrainingAssignment,)),
         topics.TRAINING_PROGRESS: Content(Mode.STRUCTURED, (SessionAdvanced, CommandRefused, AdapterRejected)),
         topics.ADAPTERS_PUBLISHED: Content(Mode.STRUCTURED, (AdapterPublished, AdapterReleased)),
-        topics.PRIVACY_REQUESTS: Content(Mode.BINARY, (ReserveBudget, SettleBudget, ReportViolation)),
+        topics.PRIVACY_REQUESTS: Content(
+            Mode.BINARY, (ReserveBudget, SettleBudget, ReportViolation, DeclareNonPrivate)
+        ),
         topics.PRIVACY_LEDGER: Content(Mode.STRUCTURED, (LedgerRecord,)),
         topics.COMPLIANCE_EVENTS: Content(Mode.STRUCTURED, (SampleJudged,)),
         topics.CONSTITUTION_EVENTS: Content(Mode.STRUCTURED, (ConstitutionUpdated, ConstitutionInForce)),
-        topics.PRIVACY_EVENTS: Content(Mode.STRUCTURED, (BudgetSpent, BudgetAlerted, BudgetHalted, BudgetViolated)),
+        topics.PRIVACY_EVENTS: Content(
+            Mode.STRUCTURED, (BudgetSpent, BudgetAlerted, BudgetHalted, BudgetViolated, NonPrivateTrained)
+        ),
         topics.AUDIT_EVENTS: Content(Mode.STRUCTURED, (AuditRecorded,)),
         topics.AUDIT_CHECKPOINTS: Content(Mode.STRUCTURED, (AuditCheckpoint,), in_use=False),
         topics.DEAD_LETTERS: Content(Mode.ORIGINAL),

@@ -29,13 +29,19 @@ class SelectionRules(Message):
 
 
 class DatasetCounts(Message):
-    """`read` = `duplicates` + `over_user_cap` + `train` + `held_out`, always."""
+    """`read` = `duplicates` + `over_user_cap` + `train` + `held_out`, always.
+
+    Of `train`, `users` counts the users and `without_user` the records that name none: a user cannot be hidden where it
+    is not known which records are whose.
+    """
 
     read: int
     duplicates: int
     over_user_cap: int
     train: int
     held_out: int
+    users: int = 0
+    without_user: int = 0
 
 
 class DatasetSealed(Message):

@@ -27,6 +27,19 @@ class Adjacency(StrEnum):
     REPLACE_ONE = "replace-one"
 
 
+class PrivacyMode(StrEnum):
+    """How records meet steps, and therefore what one record's presence costs."""
+
+    SEALED_POISSON = "sealed-poisson"
+    SINGLE_PASS = "single-pass"  # noqa: S105 - no password
+    SINGLE_PASS_CORRELATED = "single-pass-correlated"  # noqa: S105 - as above
+
+    @property
+    def is_single_pass(self) -> bool:
+        """Whether each record is in one batch only."""
+        return self is not PrivacyMode.SEALED_POISSON
+
+
 class Accountant(StrEnum):
     """How epsilon is composed."""
 
@@ -35,7 +48,11 @@ class Accountant(StrEnum):
 
 
 class PrivacyGuarantee(Message):
-    """An epsilon is meaningless without everything that stands beside it here."""
+    """An epsilon is meaningless without everything that stands beside it here.
+
+    `unsafe_non_private` tells that records of the scope were trained on without privacy as well: epsilon is then what
+    the private sessions have spent, and nothing bounds what the others have told.
+    """
 
     epsilon: float = Field(ge=0)
     delta: float = Field(gt=0, lt=1)
@@ -43,21 +60,45 @@ class PrivacyGuarantee(Message):
     adjacency: Adjacency
     accountant: Accountant
     unsafe_seeded_noise: bool = False
+    unsafe_non_private: bool = False
+
+
+class NoGuarantee(Message):
+    """What training without privacy promises."""
+
+    unsafe_non_private: Literal[True]
+    guarantee: Literal["none"] = "none"
 
 
 class Mechanism(Message):
-    """One Poisson-subsampled Gaussian step.
+    """How the Gaussian steps of a session are made.
 
-    `clip_norm` and `expected_batch_size` do not change its cost; they are evidence.
+    `mode` is a `PrivacyMode`; a ledger refuses one that it does not know. `sampling_rate` is the share of records (of
+    users, where `whole_users` are drawn) that a batch is expected to have: it amplifies in sealed-poisson only.
+    `records_per_user` is the most records that one user has in the dataset, where a user is hidden but records are
+    drawn. `bands` is how many steps the noise of one is correlated with, itself included. `clip_norm`,
+    `expected_batch_size` and `bands` do not change the cost; they are evidence.
     """
 
+    mode: str = Field(default=PrivacyMode.SEALED_POISSON.value, pattern=r"^[a-z-]{1,64}$")
     sampling_rate: float = Field(gt=0, le=1)
     noise_multiplier: float = Field(ge=0.1, le=1_000)
     clip_norm: float = Field(gt=0)
     expected_batch_size: float = Field(gt=0)
     unit: PrivacyUnit = PrivacyUnit.RECORD
     adjacency: Adjacency = Adjacency.ADD_REMOVE
+    records_per_user: int = Field(default=1, ge=1)
+    whole_users: bool = False
+    bands: int = Field(default=1, ge=1)
     unsafe_seeded_noise: bool = False
+
+
+class NoMechanism(Message):
+    """Training without clipping and noise, on Poisson batches: nothing of it is private."""
+
+    unsafe_non_private: Literal[True]
+    sampling_rate: float = Field(gt=0, le=1)
+    expected_batch_size: float = Field(gt=0)
 
 
 class ReserveBudget(Message):
@@ -97,14 +138,28 @@ class ReportViolation(Message):
     message: str
 
 
-LedgerRequest = Annotated[ReserveBudget | SettleBudget | ReportViolation, Field(discriminator="kind")]
+class DeclareNonPrivate(Message):
+    """Tell the ledger that a session is about to train without privacy. Nothing is charged: no epsilon covers it."""
+
+    kind: Literal["DeclareNonPrivate"] = "DeclareNonPrivate"
+    reservation_id: str
+    scope: str
+    tenant: str
+    session_id: str
+    dataset_id: str
+    steps: int = Field(ge=1)
+
+
+LedgerRequest = Annotated[
+    ReserveBudget | SettleBudget | ReportViolation | DeclareNonPrivate, Field(discriminator="kind")
+]
 
 
 class BudgetGranted(Message):
     """The reservation is charged.
 
     `rdp` is the scope's whole spend after it, one value per order of `trainer.accounting`. A `repeated` grant answers a
-    request that was granted before: it charges nothing.
+    request that was granted before: it charges nothing. `unsafe_non_private` is as in `PrivacyGuarantee`.
     """
 
     kind: Literal["BudgetGranted"] = "BudgetGranted"
@@ -114,6 +169,7 @@ class BudgetGranted(Message):
     epsilon: float
     alert: bool
     repeated: bool = False
+    unsafe_non_private: bool = False
 
 
 class BudgetRefused(Message):
@@ -144,7 +200,17 @@ class ViolationNoted(Message):
     request: ReportViolation
 
 
-LedgerEntry = Annotated[BudgetGranted | BudgetRefused | BudgetSettled | ViolationNoted, Field(discriminator="kind")]
+class NonPrivateDeclared(Message):
+    """A session trains on records of the scope without privacy; every guarantee of the scope says so from now on."""
+
+    kind: Literal["NonPrivateDeclared"] = "NonPrivateDeclared"
+    sequence: int
+    request: DeclareNonPrivate
+
+
+LedgerEntry = Annotated[
+    BudgetGranted | BudgetRefused | BudgetSettled | ViolationNoted | NonPrivateDeclared, Field(discriminator="kind")
+]
 
 
 class LedgerRecord(Message):
@@ -199,3 +265,14 @@ class BudgetViolated(Message):
     session_id: str
     reason: str
     message: str
+
+
+class NonPrivateTrained(Message):
+    """A session trains without privacy, as a request asked for and this deployment allows: an alarm for the audit."""
+
+    scope: str
+    tenant: str
+    session_id: str
+    dataset_id: str
+    steps: int
+    spent: NoGuarantee

@@ -16,7 +16,7 @@ from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.errors import ContractError
 from ctrainer.schemas.identity import canonical_bytes
 from ctrainer.schemas.message import Message
-from ctrainer.schemas.privacy import Mechanism, PrivacyGuarantee
+from ctrainer.schemas.privacy import Mechanism, NoGuarantee, NoMechanism, PrivacyGuarantee
 from ctrainer.schemas.release import ReleaseVerdict
 from ctrainer.schemas.signature import Requester
 
@@ -59,9 +59,9 @@ class AdapterReceipt(Message):
     constitution: ConstitutionReference
     policy_revision: str
     code_version: str
-    mechanism: Mechanism
+    mechanism: Mechanism | NoMechanism
     steps: int = Field(ge=0)
-    guarantee: PrivacyGuarantee
+    guarantee: PrivacyGuarantee | NoGuarantee
     release: ReleaseVerdict
     unsafe_unsigned_request: bool
 

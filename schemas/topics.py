@@ -119,7 +119,7 @@ _TABLE = (
     Topic(
         name="privacy.requests",
         key="budget scope",
-        carries="reservations, settlements and reports of violations from training sessions",
+        carries="reservations, settlements, declarations and reports of violations from training sessions",
         direction=Direction.INTERNAL,
         retention_ms=FOREVER_MS,
     ),

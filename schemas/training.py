@@ -10,7 +10,15 @@ from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.datasets import SelectionRules
 from ctrainer.schemas.errors import ContractError
 from ctrainer.schemas.message import Message, describe_faults
-from ctrainer.schemas.privacy import Adjacency, Mechanism, PrivacyGuarantee, PrivacyUnit
+from ctrainer.schemas.privacy import (
+    Adjacency,
+    Mechanism,
+    NoGuarantee,
+    NoMechanism,
+    PrivacyGuarantee,
+    PrivacyMode,
+    PrivacyUnit,
+)
 
 MAX_ACTIVE_SESSIONS = 5
 
@@ -36,15 +44,24 @@ class LoraSettings(Message):
 
 
 class PrivacySettings(Message):
-    """What the requester asks of the budget. Values over the ceilings are refused with an event, not by the schema."""
+    """What the requester asks of the budget. Values over the ceilings are refused with an event, not by the schema.
 
+    With unit user, `whole_users` draws users instead of records and clips one gradient for each of them; without it a
+    dataset may have at most `records_per_user` records of a user (none means: as many as it was sealed with).
+    `unsafe_non_private` trains without any privacy, and must be allowed by the deployment.
+    """
+
+    mode: PrivacyMode = PrivacyMode.SEALED_POISSON
     epsilon: float = Field(default=8.0, gt=0)
     delta: float = Field(default=1e-5, gt=0, lt=1)
     clip_norm: float = Field(default=1.0, gt=0)
     unit: PrivacyUnit = PrivacyUnit.RECORD
     adjacency: Adjacency = Adjacency.ADD_REMOVE
+    records_per_user: int | None = Field(default=None, ge=1)
+    whole_users: bool = False
     population: Name = "default"
     unsafe_seed: int | None = None
+    unsafe_non_private: bool = False
 
 
 class OptimizerSettings(Message):
@@ -156,7 +173,8 @@ class Desired(StrEnum):
 class TrainingAssignment(Message):
     """The desired state of one session; the newest one of a session counts.
 
-    `unsafe_unsigned` tells that nobody signed for the request: the deployment accepts such ones.
+    `unsafe_unsigned` tells that nobody signed for the request: the deployment accepts such ones. A session without
+    privacy has no mechanism, and its `epsilon_planned` is none.
     """
 
     session_id: str
@@ -164,9 +182,9 @@ class TrainingAssignment(Message):
     desired: Desired
     request: TrainAdapter
     scope: str
-    mechanism: Mechanism
+    mechanism: Mechanism | NoMechanism
     steps: int
-    epsilon_planned: float
+    epsilon_planned: float | None
     unsafe_unsigned: bool = False
 
 
@@ -204,7 +222,7 @@ class SessionAdvanced(Message):
     state: SessionState
     step: int = Field(ge=0)
     steps: int = Field(ge=0)
-    spent: PrivacyGuarantee | None = None
+    spent: PrivacyGuarantee | NoGuarantee | None = None
     reason: str | None = None
     message: str | None = None
 

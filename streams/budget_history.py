@@ -6,9 +6,8 @@ from typing import Protocol
 
 from ctrainer.agents.events import read_event
 from ctrainer.agents.records import Record
-from ctrainer.schemas.privacy import BudgetGranted, LedgerRecord
+from ctrainer.schemas.privacy import BudgetGranted, LedgerRecord, NonPrivateDeclared
 from ctrainer.schemas.topics import PRIVACY_LEDGER
-from ctrainer.trainer.accounting import NOTHING
 from ctrainer.trainer.ledger import LedgerState
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -17,16 +16,22 @@ _WIDEST = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopeHistory:
-    """The grants of a scope in order; `state` is its spend now."""
+    """The grants of a scope in order; `state` is its spend now.
+
+    `non_private` are the sessions that trained on its records without privacy: no spend covers those.
+    """
 
     scope: str
     grants: tuple[BudgetGranted, ...] = ()
     refusals: int = 0
+    non_private: frozenset[str] = frozenset()
     state: LedgerState = field(default_factory=LedgerState)
 
     def after(self, record: LedgerRecord) -> "ScopeHistory":
         """Return the history after one more entry."""
         entry = record.entry
+        if isinstance(entry, NonPrivateDeclared):
+            return replace(self, non_private=self.non_private | {entry.request.session_id})
         if not isinstance(entry, BudgetGranted):
             return replace(self, refusals=self.refusals + (entry.kind == "BudgetRefused"))
         if entry.repeated:
@@ -54,11 +59,6 @@ async def budget_histories(topics: Ledger) -> dict[str, ScopeHistory]:
         entry = read_event(record.value, LedgerRecord)
         histories[entry.scope] = histories.get(entry.scope, ScopeHistory(scope=entry.scope)).after(entry)
     return histories
-
-
-def spent_rdp(histories: dict[str, ScopeHistory], scope: str) -> tuple[float, ...]:
-    """Return the spend of a scope: nothing for one that the ledger does not know."""
-    return histories[scope].state.rdp if scope in histories else NOTHING
 
 
 def burn_down(shares: Sequence[float]) -> str:

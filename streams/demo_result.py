@@ -8,7 +8,9 @@ import orjson
 from pydantic import Field
 
 from ctrainer.schemas.adapters import AdapterPublished
+from ctrainer.schemas.errors import ConstitutionalTrainerError
 from ctrainer.schemas.message import Message
+from ctrainer.schemas.privacy import NoGuarantee
 from ctrainer.schemas.training import SessionAdvanced
 from ctrainer.streams.adapter_files import beside
 
@@ -68,6 +70,8 @@ class DemoResult(Message):
     def build(cls, *, samples: SampleCounts, final: SessionAdvanced, adapter: AdapterPublished) -> "DemoResult":
         """Put the result together from the last events and the evaluation beside the adapter."""
         guarantee = adapter.guarantee
+        if isinstance(guarantee, NoGuarantee):
+            raise ConstitutionalTrainerError("the adapter of the demo promises no privacy, expected an epsilon")
         return cls(
             samples=samples,
             session=SessionSummary(

@@ -7,9 +7,10 @@ is stopped at its next reservation, before any noise is drawn.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import TypeAlias
 from uuid import uuid4
 
 from aiokafka import AIOKafkaProducer
@@ -25,11 +26,18 @@ from ctrainer.schemas.privacy import (
     Accountant,
     BudgetGranted,
     BudgetRefused,
+    BudgetSettled,
+    DeclareNonPrivate,
+    LedgerEntry,
     LedgerRecord,
+    NoGuarantee,
+    NoMechanism,
+    NonPrivateDeclared,
     PrivacyGuarantee,
     ReportViolation,
     ReserveBudget,
     SettleBudget,
+    ViolationNoted,
 )
 from ctrainer.schemas.topics import (
     ADAPTERS_PUBLISHED,
@@ -51,6 +59,10 @@ _PATIENCE_SECONDS = 2.0
 _LOG = logging.getLogger(__name__)
 
 
+LedgerAnswer: TypeAlias = BudgetGranted | BudgetRefused | NonPrivateDeclared
+"""What the ledger says to a reservation, or to a declaration in place of it."""
+
+
 class SessionFencedError(Exception):
     """Another process has taken this session over; this one must end and touch nothing more."""
 
@@ -61,15 +73,21 @@ class SessionStoppedError(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class SessionChannel:
-    """Speaks for one session. Every message is its own transaction of the session's fencing producer."""
+    """Speaks for one session. Every message is its own transaction of the session's fencing producer.
+
+    `granted_before` is the step below which former processes of the session may have released every one: what was
+    granted to them and not settled as unused. `declared` is the ledger's word that the session is not private.
+    """
 
     assignment: TrainingAssignment
     constitution: ConstitutionReference
     reader: TopicReader
     producer: AIOKafkaProducer
     should_stop: Callable[[], bool] = lambda: False
-    spent: PrivacyGuarantee | None = None
+    spent: PrivacyGuarantee | NoGuarantee | None = None
     granted: list[BudgetGranted] = field(default_factory=list)
+    granted_before: int = 0
+    declared: NonPrivateDeclared | None = None
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _ledger: EventWatch | None = field(default=None, init=False)
     _opened: AsyncExitStack = field(default_factory=AsyncExitStack, init=False)
@@ -163,15 +181,18 @@ class SessionChannel:
             ]
         )
 
-    async def reserve(self, first_step: int, steps: int) -> BudgetGranted | BudgetRefused:
+    async def reserve(self, first_step: int, steps: int) -> LedgerAnswer:
         """Ask the ledger for a block and wait for its entry, as long as it takes.
 
-        A reservation has a fresh id: a block that a crash interrupted is charged again, never run on an old grant.
+        A reservation has a fresh id: a block that a crash interrupted is charged again, never run on an old grant. For
+        a session without privacy the ledger is told so, once, in place of a reservation.
 
         Raises:
             SessionFencedError: another process has this session now.
             SessionStoppedError: the session was asked to stop before the answer came.
         """
+        if self.declared is not None:
+            return self.declared
         request = self._reservation(first_step, steps)
         ledger = await self._watched_ledger()
         await self._publish([self._request(request, request.reservation_id)])
@@ -182,7 +203,9 @@ class SessionChannel:
             answer = await self._answer(ledger, request.reservation_id)
         if isinstance(answer, BudgetGranted):
             self.granted.append(answer)
-            self.spent = self._guarantee(answer.epsilon)
+            self.spent = self._guarantee(answer.epsilon, unsafe_non_private=answer.unsafe_non_private)
+        if isinstance(answer, NonPrivateDeclared):
+            self._not_private(answer)
         return answer
 
     async def _watched_ledger(self) -> EventWatch:
@@ -198,10 +221,10 @@ class SessionChannel:
         ends = await self.reader.end_offsets(PRIVACY_LEDGER)
         return partition_for(self.assignment.scope.encode(), len(ends), 0)
 
-    async def _answer(self, ledger: EventWatch, reservation_id: str) -> BudgetGranted | BudgetRefused | None:
+    async def _answer(self, ledger: EventWatch, reservation_id: str) -> LedgerAnswer | None:
         """Wait a while for the ledger; None means: not yet."""
         try:
-            answer: BudgetGranted | BudgetRefused = await ledger.first(
+            answer: LedgerAnswer = await ledger.first(
                 lambda record: answer_to(reservation_id, record),
                 within_seconds=_PATIENCE_SECONDS,
                 what="entry in the privacy ledger",
@@ -212,11 +235,31 @@ class SessionChannel:
         return answer
 
     async def _learn_spend(self) -> None:
+        """Learn from the ledger what the scope has spent, and what was granted to former processes of the session."""
+        blocks: dict[str, range] = {}
+        newest: BudgetGranted | None = None
+        non_private = False
         async for record in self.reader.read_topic(PRIVACY_LEDGER, await self._ledger_partition()):
             entry = read_event(record.value, LedgerRecord)
-            if entry.scope == self.assignment.scope and isinstance(entry.entry, BudgetGranted):
-                # The last grant may be another session's, with another delta: the spend is worth what it is at ours.
-                self.spent = self._guarantee(epsilon_of(entry.entry.rdp, self.assignment.request.privacy.delta))
+            if entry.scope != self.assignment.scope:
+                continue
+            ours = entry.entry.request.session_id == self.assignment.session_id
+            if isinstance(entry.entry, NonPrivateDeclared):
+                non_private = True
+                if ours:
+                    self._not_private(entry.entry)
+            if isinstance(entry.entry, BudgetGranted):
+                newest = entry.entry
+            if ours:
+                blocks |= _may_have_run(blocks, entry.entry)
+        if newest is not None:
+            # The last grant may be another session's, with another delta: the spend is worth what it is at ours.
+            epsilon = epsilon_of(newest.rdp, self.assignment.request.privacy.delta)
+            self.spent = self._guarantee(epsilon, unsafe_non_private=non_private)
+        self.granted_before = max((block.stop for block in blocks.values() if block), default=0)
+
+    def _not_private(self, declared: NonPrivateDeclared) -> None:
+        self.declared, self.spent = declared, NoGuarantee(unsafe_non_private=True)
 
     async def _publish(self, outputs: Sequence[OutputRecord]) -> None:
         """Publish in a transaction; a block is asked for ahead while progress is told, so each waits for its turn."""
@@ -236,8 +279,17 @@ class SessionChannel:
         except ProducerFenced as error:
             raise SessionFencedError(self.assignment.session_id) from error
 
-    def _reservation(self, first_step: int, steps: int) -> ReserveBudget:
+    def _reservation(self, first_step: int, steps: int) -> ReserveBudget | DeclareNonPrivate:
         assignment = self.assignment
+        if isinstance(assignment.mechanism, NoMechanism):
+            return DeclareNonPrivate(
+                reservation_id=str(uuid4()),
+                scope=assignment.scope,
+                tenant=assignment.tenant,
+                session_id=assignment.session_id,
+                dataset_id=assignment.request.dataset_id,
+                steps=assignment.steps,
+            )
         return ReserveBudget(
             reservation_id=str(uuid4()),
             scope=assignment.scope,
@@ -263,7 +315,9 @@ class SessionChannel:
             request.reservation_id,
         )
 
-    def _request(self, request: ReserveBudget | SettleBudget | ReportViolation, identifier: str) -> OutputRecord:
+    def _request(
+        self, request: ReserveBudget | SettleBudget | ReportViolation | DeclareNonPrivate, identifier: str
+    ) -> OutputRecord:
         attributes = {
             "id": identifier,
             "type": request.kind,
@@ -298,8 +352,10 @@ class SessionChannel:
         cause = Record(topic=place, partition=0, offset=step, timestamp=_now(), key=None, value=None)
         return event_record(topic=topic, key=key, data=data, cause=cause, constitution=self.constitution)
 
-    def _guarantee(self, epsilon: float) -> PrivacyGuarantee:
+    def _guarantee(self, epsilon: float, *, unsafe_non_private: bool) -> PrivacyGuarantee | NoGuarantee:
         mechanism = self.assignment.mechanism
+        if isinstance(mechanism, NoMechanism):
+            return NoGuarantee(unsafe_non_private=True)
         return PrivacyGuarantee(
             epsilon=epsilon,
             delta=self.assignment.request.privacy.delta,
@@ -307,15 +363,29 @@ class SessionChannel:
             adjacency=mechanism.adjacency,
             accountant=Accountant.RDP,
             unsafe_seeded_noise=mechanism.unsafe_seeded_noise,
+            unsafe_non_private=unsafe_non_private,
         )
 
 
-def answer_to(reservation_id: str, record: Record) -> BudgetGranted | BudgetRefused | None:
+def answer_to(reservation_id: str, record: Record) -> LedgerAnswer | None:
     """Return the ledger's answer to a reservation, or None where the record is about another one."""
     entry = read_event(record.value, LedgerRecord).entry
-    if isinstance(entry, BudgetGranted | BudgetRefused) and entry.request.reservation_id == reservation_id:
-        return entry
-    return None
+    if isinstance(entry, BudgetSettled | ViolationNoted) or entry.request.reservation_id != reservation_id:
+        return None
+    return entry
+
+
+def _may_have_run(known: Mapping[str, range], entry: LedgerEntry) -> dict[str, range]:
+    """Return the steps of a reservation that may have run, as an entry about it tells; nothing where it tells nothing.
+
+    A grant may have been used whole until it is settled.
+    """
+    if isinstance(entry, BudgetGranted):
+        request = entry.request
+        return {request.reservation_id: range(request.first_step, request.first_step + request.steps)}
+    if isinstance(entry, BudgetSettled) and entry.request.reservation_id in known:
+        return {entry.request.reservation_id: known[entry.request.reservation_id][: entry.request.steps_used]}
+    return {}
 
 
 def _now() -> int:

@@ -1,5 +1,6 @@
 """The records of a training session: from the manifest that a request names to encoded members."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from ctrainer.schemas.samples import AcceptedSample
 from ctrainer.schemas.topics import DATASETS_SEALED
 from ctrainer.schemas.training import TrainAdapter
 from ctrainer.streams.topic_reader import TopicReader
+from ctrainer.trainer.batches import Unit
 from ctrainer.trainer.errors import DatasetChangedError, NothingToLearnError
 from ctrainer.trainer.evaluation import Text
 from ctrainer.trainer.models import LanguageModel
@@ -19,11 +21,15 @@ from ctrainer.trainer.tokenization import EncodedExample, Span, call_spans, enco
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionData:
-    """A dataset: its manifest, who is in it, and those of its records, encoded, that have a token to learn."""
+    """A dataset: its manifest, who is in it, and those of its records, encoded, that have a token to learn.
+
+    `units` are what batches of `train` are made of: each record, or all records of each user.
+    """
 
     manifest: DatasetSealed
     membership: Membership
     train: Sequence[EncodedExample]
+    units: Sequence[Unit]
     held_out: Sequence[Text]
 
 
@@ -57,12 +63,14 @@ def encode_members(
         NothingToLearnError: no record has a token to learn within `max_tokens`.
     """
     train, held_out = members(manifest, samples)
+    encoded = list(_encoded(train, language_model, request))
     data = SessionData(
         manifest=manifest,
         membership=Membership(
             dataset_id=manifest.dataset_id, train=tuple(_members(train)), held_out=tuple(_members(held_out))
         ),
-        train=[example for _, example in _encoded(train, language_model, request)],
+        train=[example for _, example in encoded],
+        units=units_of([sample for sample, _ in encoded], whole_users=request.privacy.whole_users),
         held_out=[
             Text(example=example, calls=_calls(sample, language_model, request))
             for sample, example in _encoded(held_out, language_model, request)
@@ -71,6 +79,15 @@ def encode_members(
     if not data.train:
         raise NothingToLearnError(f"no record has a token to learn within {request.optimizer.max_tokens} tokens")
     return data
+
+
+def units_of(samples: Sequence[AcceptedSample], *, whole_users: bool) -> list[Unit]:
+    """Return the units of training records, each named by what depends on nobody else: its content, or its user."""
+    grouped: dict[str, list[int]] = defaultdict(list)
+    for index, sample in enumerate(samples):
+        user = f"user {sample.user_digest}" if whole_users and sample.user_digest is not None else None
+        grouped[user or f"record {sample.content_digest}"].append(index)
+    return [Unit(identity=identity, examples=tuple(indices)) for identity, indices in grouped.items()]
 
 
 def _members(samples: Iterable[AcceptedSample]) -> Iterator[Member]:

@@ -11,7 +11,7 @@ from ctrainer.agents.answer_judge import AnswerJudge
 from ctrainer.schemas.adapters import AdapterPublished, AdapterRejected
 from ctrainer.schemas.constitution import Constitution
 from ctrainer.schemas.identity import content_digest, event_id
-from ctrainer.schemas.privacy import PrivacyGuarantee
+from ctrainer.schemas.privacy import NoGuarantee, PrivacyGuarantee
 from ctrainer.schemas.receipt import AdapterReceipt, SignedStatement, state_receipt
 from ctrainer.schemas.training import TrainingAssignment
 from ctrainer.streams.adapter_files import beside
@@ -36,12 +36,13 @@ class SessionRelease:
     key: SigningKey | None
 
     def conclude(
-        self, language_model: LanguageModel, data: SessionData, *, step: int, guarantee: PrivacyGuarantee
+        self, language_model: LanguageModel, data: SessionData, *, step: int, guarantee: PrivacyGuarantee | NoGuarantee
     ) -> AdapterPublished | AdapterRejected:
         """Evaluate the adapter of `language_model`, a peft model, and store it: released, or in quarantine.
 
         Beside its folder lie its evaluation (private numbers: for the operator only) and, when it is released, its
-        receipt and the list of the members of its dataset. `guarantee` is what its budget scope has spent.
+        receipt and the list of the members of its dataset. `guarantee` is what its budget scope has spent, if anything
+        is promised at all.
         """
         judge, probes = AnswerJudge(self.constitution), Probes.packaged()
         held_out = _held_out(language_model, data)

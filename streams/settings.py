@@ -124,6 +124,9 @@ class Settings(BaseModel):
     )
     unsafe_accept_unsigned: bool = Field(default=False, description="true lets anyone who can produce start training")
     unsafe_allow_seeded_noise: bool = Field(default=False, description="true lets requests ask for predictable noise")
+    unsafe_allow_non_private: bool = Field(
+        default=False, description="true lets requests ask for training without any privacy"
+    )
 
     web_port: int = Field(default=8010, ge=0, le=65_535, description="a TCP port; 0 switches the pages off")
     web_host: str = Field(default="127.0.0.1", description="the address the pages listen on")

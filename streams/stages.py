@@ -51,6 +51,7 @@ class Parts:
     desk: CommandDesk
     constitutions: ConstitutionDesk
     unsafe_allow_seeded_noise: bool
+    unsafe_allow_non_private: bool
 
 
 def plan_stages(roles: frozenset[Role], parts: Parts) -> list[StagePlan]:
@@ -96,6 +97,7 @@ def _training(parts: Parts) -> Iterator[StagePlan]:
         make_plan=make_plan,
         knows_model=knows_model,
         unsafe_allow_seeded_noise=parts.unsafe_allow_seeded_noise,
+        unsafe_allow_non_private=parts.unsafe_allow_non_private,
     )
     yield StagePlan(name="training", topic=TRAINING_REQUESTS, handler=desk, max_records=1)
     registry = AdapterRegistry(desk=parts.desk, topics=parts.topics)

@@ -23,7 +23,7 @@ from aiokafka.errors import KafkaError
 
 from ctrainer.schemas.adapters import AdapterPublished
 from ctrainer.schemas.errors import ConstitutionalTrainerError
-from ctrainer.schemas.privacy import BudgetGranted, BudgetRefused
+from ctrainer.schemas.privacy import NoMechanism, PrivacyMode
 from ctrainer.schemas.training import SessionState, TrainAdapter, TrainingAssignment
 from ctrainer.streams.active_constitution import constitution_of, reference_in_force
 from ctrainer.streams.kafka_security import client_security
@@ -31,7 +31,7 @@ from ctrainer.streams.keyring import read_signing_key
 from ctrainer.streams.location import locate
 from ctrainer.streams.logs import configure_logs
 from ctrainer.streams.loop_thread import LoopThread
-from ctrainer.streams.session_channel import SessionChannel, SessionFencedError, SessionStoppedError
+from ctrainer.streams.session_channel import LedgerAnswer, SessionChannel, SessionFencedError, SessionStoppedError
 from ctrainer.streams.session_data import SessionData, encode_members, read_dataset
 from ctrainer.streams.session_release import SessionRelease
 from ctrainer.streams.settings import Settings
@@ -42,7 +42,7 @@ from ctrainer.trainer.checkpoint import Checkpoints
 from ctrainer.trainer.errors import CheckpointNotSavedError, NothingToLearnError, PlanViolatedError
 from ctrainer.trainer.loop import TrainingEnd, TrainingOutcome, train
 from ctrainer.trainer.models import LanguageModel, load_model
-from ctrainer.trainer.plan import PrivacyPlan
+from ctrainer.trainer.plan import NonPrivatePlan, PrivacyPlan
 from ctrainer.trainer.randomness import Randomness
 
 _LOG = logging.getLogger(__name__)
@@ -116,11 +116,13 @@ class SessionProcess:
             should_stop=self.stop.is_set,
             checkpoints=checkpoints,
             start=found.checkpoint,
+            units=data.units,
+            granted_before=self.channel.granted_before,
         )
         self._heard()
         return replace(language_model, model=model), outcome
 
-    def _reserve(self, first_step: int, steps: int) -> BudgetGranted | BudgetRefused:
+    def _reserve(self, first_step: int, steps: int) -> LedgerAnswer:
         return self.loop.run(self.channel.reserve(first_step, steps))
 
     def _on_block(self, step: int) -> None:
@@ -162,18 +164,31 @@ class SessionProcess:
         return Checkpoints(folder=session_folder(self.settings, self.assignment.session_id) / "checkpoints")
 
 
-def plan_of(assignment: TrainingAssignment) -> PrivacyPlan:
-    """Return the privacy plan of an assignment."""
-    mechanism = assignment.mechanism
+def plan_of(assignment: TrainingAssignment) -> PrivacyPlan | NonPrivatePlan:
+    """Return the plan of an assignment."""
+    mechanism, request = assignment.mechanism, assignment.request
+    if isinstance(mechanism, NoMechanism):
+        return NonPrivatePlan(
+            sampling_rate=mechanism.sampling_rate,
+            expected_batch_size=mechanism.expected_batch_size,
+            steps=assignment.steps,
+            whole_users=request.privacy.whole_users,
+        )
     return PrivacyPlan(
         noise_multiplier=mechanism.noise_multiplier,
         sampling_rate=mechanism.sampling_rate,
         expected_batch_size=mechanism.expected_batch_size,
         clip_norm=mechanism.clip_norm,
         steps=assignment.steps,
-        delta=assignment.request.privacy.delta,
-        epsilon_ceiling=assignment.request.privacy.epsilon,
-        epsilon_planned=assignment.epsilon_planned,
+        delta=request.privacy.delta,
+        epsilon_ceiling=request.privacy.epsilon,
+        epsilon_planned=assignment.epsilon_planned or 0.0,
+        mode=PrivacyMode(mechanism.mode),
+        unit=mechanism.unit,
+        adjacency=mechanism.adjacency,
+        records_per_user=mechanism.records_per_user,
+        whole_users=mechanism.whole_users,
+        bands=mechanism.bands,
     )
 
 

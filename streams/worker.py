@@ -175,6 +175,7 @@ async def _parts(
         desk=desk,
         constitutions=constitutions,
         unsafe_allow_seeded_noise=settings.unsafe_allow_seeded_noise,
+        unsafe_allow_non_private=settings.unsafe_allow_non_private,
     )
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ctrainer.trainer.canary_audit import CanaryAudit, epsilon_of_separation, gaussian_epsilon, one_run_epsilon
+from ctrainer.trainer.plan import PrivacyPlan
 from ctrainer.trainer.private_step import PrivateStep
 from ctrainer.trainer.tokenization import EncodedExample
 
@@ -22,16 +23,22 @@ def audit_step(step: PrivateStep, examples: Sequence[EncodedExample], *, most_ca
     Canaries are gradients along one weight each, in place of those of records: white-box, and as strong as a record can
     be. `examples` of different lengths show whether one record's loss depends on the others. The coins are drawn from
     the step's own randomness, and its model's gradients are overwritten.
+
+    Raises:
+        TypeError: the step is not private.
     """
+    plan = step.plan
+    if not isinstance(plan, PrivacyPlan):
+        raise TypeError("got a step without privacy, expected a private one: there is nothing to audit")
     size = sum(block.size for block in step.gradients.blocks)
     canaries = min(most_canaries, size)
     included = [draw > 0.5 for draw in step.randomness.uniform(canaries).tolist()]  # noqa: PLR2004 - a fair coin
     scores = _scores(step, included)
     return CanaryAudit(
-        claimed=epsilon_of_separation(1 / step.plan.noise_multiplier, delta=step.plan.delta),
-        one_run=one_run_epsilon(scores, included, delta=step.plan.delta),
-        gaussian=gaussian_epsilon(scores, included, delta=step.plan.delta),
-        delta=step.plan.delta,
+        claimed=epsilon_of_separation(1 / plan.noise_multiplier, delta=plan.delta),
+        one_run=one_run_epsilon(scores, included, delta=plan.delta),
+        gaussian=gaussian_epsilon(scores, included, delta=plan.delta),
+        delta=plan.delta,
         canaries=canaries,
         sensitivity=sensitivity(step, examples),
     )

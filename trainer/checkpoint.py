@@ -113,6 +113,11 @@ class Checkpoints:
                 corrupt.append(step)
         return Found(checkpoint=None, corrupt=tuple(corrupt))
 
+    def drop_older(self) -> None:
+        """Remove every checkpoint but the newest one."""
+        for step in self.steps()[:-1]:
+            shutil.rmtree(self._place(step), ignore_errors=True)
+
     def _place(self, step: int) -> Path:
         return self.folder / f"{_PREFIX}{step:09d}"
 

@@ -25,7 +25,8 @@ class Entry:
 class Selection:
     """Indices of the members in the order of the entries, and what was left out.
 
-    `read` = `duplicates` + `over_user_cap` + train + held-out.
+    `read` = `duplicates` + `over_user_cap` + train + held-out. Of train, `users` counts the users, and `without_user`
+    the records that name none.
     """
 
     train: tuple[int, ...]
@@ -34,6 +35,8 @@ class Selection:
     duplicates: int
     over_user_cap: int
     membership_digest: str
+    users: int
+    without_user: int
 
 
 def select(entries: Sequence[Entry], rules: SelectionRules) -> Selection:
@@ -48,6 +51,7 @@ def select(entries: Sequence[Entry], rules: SelectionRules) -> Selection:
     held_out_groups = _held_out_groups(entries, groups, rules.held_out_share)
     train = tuple(index for index in capped if groups[index] not in held_out_groups)
     held_out = tuple(index for index in capped if groups[index] in held_out_groups)
+    users = [entries[index].user_digest for index in train]
     return Selection(
         train=train,
         held_out=held_out,
@@ -55,6 +59,8 @@ def select(entries: Sequence[Entry], rules: SelectionRules) -> Selection:
         duplicates=len(entries) - len(unique),
         over_user_cap=len(unique) - len(capped),
         membership_digest=merkle_root([entries[index].content_digest.encode() for index in (*train, *held_out)]),
+        users=len({user for user in users if user is not None}),
+        without_user=users.count(None),
     )
 
 

@@ -68,24 +68,27 @@ def reserve(
     steps: int,
     epsilon_ceiling: float,
     delta: float,
+    releases: int | None = None,
 ) -> tuple[LedgerState, Granted | Refused]:
     """Charge a reservation if the spend after it stays within 95 % of its ceiling.
 
-    The same reservation again gets the same answer and is not charged again; another one under its id is refused, and
-    so is one that would not add to the spend.
+    Every step costs a release, unless `releases` says how many the reservation costs: none for the later blocks of a
+    single pass, which are other records' (`trainer/release_cost.py`). The same reservation again gets the same answer
+    and is not charged again; another one under its id is refused, and so is one without steps or a defined cost.
     """
     known = state.grants.get(reservation_id)
     before = epsilon_of(state.rdp, delta)
     if known is not None:
         return state, _known(known, fingerprint, state.rdp, before)
     fault = _wrong_request(step_rdp, steps)
+    releases = steps if releases is None else releases
     if fault is not None:
         return state.with_entry(), Refused(reason="wrong-request", message=fault, epsilon=before, acceptable_steps=0)
-    rdp = compose(state.rdp, step_rdp, steps)
+    rdp = compose(state.rdp, step_rdp, releases)
     after = epsilon_of(rdp, delta)
     limit = HALT_SHARE * epsilon_ceiling
     if not after <= limit:
-        fits = most_steps(state.rdp, step_rdp, limit=limit, delta=delta)
+        fits = most_steps(state.rdp, step_rdp, limit=limit, delta=delta) if releases == steps else 0
         message = f"{steps} steps would take epsilon from {before:.4f} to {after:.4f}, over {limit:.4f} (95 %)"
         return state.with_entry(), Refused(
             reason="budget-exhausted", message=message, epsilon=before, acceptable_steps=fits

@@ -1,23 +1,26 @@
-"""Private training: Poisson batches, clipping, Gaussian noise, AdamW, and epsilon reserved before it is spent."""
+"""Private training: batches, clipping, Gaussian noise, AdamW, and epsilon reserved before it is spent."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ctrainer.schemas.privacy import BudgetGranted, BudgetRefused
+from ctrainer.schemas.privacy import BudgetGranted, BudgetRefused, NonPrivateDeclared, PrivacyMode
+from ctrainer.trainer.batches import Batches, Unit, batches_of, one_each
 from ctrainer.trainer.checkpoint import Checkpoint, Checkpoints
 from ctrainer.trainer.computation import Computation
+from ctrainer.trainer.errors import NotTrainingError
 from ctrainer.trainer.ledger import Granted, Refused
 from ctrainer.trainer.live_proof import LiveProof
 from ctrainer.trainer.pace import Pace
-from ctrainer.trainer.per_sample import PerSampleGradients, per_sample_gradients
-from ctrainer.trainer.plan import PrivacyPlan
-from ctrainer.trainer.plan_watch import PlanWatch
+from ctrainer.trainer.per_sample import ClippedSum, PerSampleGradients, per_sample_gradients
+from ctrainer.trainer.plan import NonPrivatePlan, PrivacyPlan
+from ctrainer.trainer.plan_watch import PlanWatch, StepWatch, Unwatched
 from ctrainer.trainer.private_step import PrivateStep
 from ctrainer.trainer.randomness import Randomness
 from ctrainer.trainer.ranks import OneRank, Ranks
@@ -54,7 +57,7 @@ def train(
     model: Any,
     examples: Sequence[EncodedExample],
     pad_token_id: int,
-    plan: PrivacyPlan,
+    plan: PrivacyPlan | NonPrivatePlan,
     learning_rate: float,
     randomness: Randomness,
     reserve: Reserve,
@@ -65,6 +68,8 @@ def train(
     block_steps: int = 8,
     computation: Computation | None = None,
     ranks: Ranks | None = None,
+    units: Sequence[Unit] | None = None,
+    granted_before: int = 0,
 ) -> TrainingOutcome:
     """Train the adapter of `model` in place until the plan is done, the ledger refuses, or a stop is asked for.
 
@@ -74,7 +79,11 @@ def train(
     Of several `ranks` only the leader reserves, adds noise, saves, and goes by its `start` and `should_stop`; all end
     with the same adapter, the one that a single rank would have trained, up to the order of sums.
 
+    `units` are what batches are made of: each example, unless said otherwise. In a single pass the steps below
+    `granted_before`, which former processes may have released, are passed over: no record is released twice.
+
     Raises:
+        ValueError: a single pass, or whole users, without `units`.
         UnsupportedAdapterError: a trainable weight has no per-sample gradients.
         NotTrainingError: the first steps with records did not move the adapter by signal and noise.
         PlanViolatedError: a step was not what the plan and the grants say; the steps after it were not begun.
@@ -83,6 +92,7 @@ def train(
         CheckpointNotSavedError: the disk is full, for example; the checkpoint before is as it was. A disk that is full
             before a block is found out before the block is reserved.
     """
+    units = _units(plan, units, len(examples))
     with per_sample_gradients(model) as gradients:
         step = PrivateStep(
             model=model,
@@ -94,10 +104,12 @@ def train(
         )
         session = _Session(
             examples=examples,
+            units=units,
+            batches=batches_of(_mode(plan), units, rate=plan.sampling_rate, randomness=randomness),
             step=step,
-            progress=_progress(gradients, learning_rate, randomness),
-            proof=LiveProof(factors=gradients.factors),
-            watch=PlanWatch(plan=plan, records=len(examples)),
+            progress=_progress(gradients, learning_rate, step),
+            proof=LiveProof(factors=gradients.factors, noisy=isinstance(plan, PrivacyPlan)),
+            watch=_watch(plan, len(units)),
             ranks=ranks or OneRank(),
         )
         with Reservations(reserve, ensure_room=session.room_in(checkpoints)) as reservations:
@@ -108,13 +120,34 @@ def train(
                 checkpoints=checkpoints,
                 start=start,
                 block_steps=block_steps,
+                granted_before=granted_before if _is_single_pass(plan) else 0,
             )
 
 
-def _progress(gradients: PerSampleGradients, learning_rate: float, randomness: Randomness) -> Progress:
+def _mode(plan: PrivacyPlan | NonPrivatePlan) -> PrivacyMode | None:
+    return plan.mode if isinstance(plan, PrivacyPlan) else None
+
+
+def _watch(plan: PrivacyPlan | NonPrivatePlan, units: int) -> StepWatch:
+    return PlanWatch(plan=plan, records=units) if isinstance(plan, PrivacyPlan) else Unwatched()
+
+
+def _is_single_pass(plan: PrivacyPlan | NonPrivatePlan) -> bool:
+    return isinstance(plan, PrivacyPlan) and plan.mode.is_single_pass
+
+
+def _units(plan: PrivacyPlan | NonPrivatePlan, units: Sequence[Unit] | None, examples: int) -> Sequence[Unit]:
+    if units is not None:
+        return units
+    if _is_single_pass(plan) or plan.whole_users:
+        raise ValueError("units: got none, expected the identities that a single pass, or a draw of users, goes by")
+    return one_each(examples)
+
+
+def _progress(gradients: PerSampleGradients, learning_rate: float, step: PrivateStep) -> Progress:
     weights = {factor.name: factor.weight for factor in gradients.factors}
     optimizer = torch.optim.AdamW(weights.values(), lr=learning_rate, weight_decay=0.0, fused=True)
-    return Progress(weights=weights, optimizer=optimizer, randomness=randomness)
+    return Progress(weights=weights, optimizer=optimizer, randomness=step.randomness, noises=step.noises)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -122,10 +155,12 @@ class _Session:
     """The moving parts of one call of `train`."""
 
     examples: Sequence[EncodedExample]
+    units: Sequence[Unit]
+    batches: Batches
     step: PrivateStep
     progress: Progress
     proof: LiveProof
-    watch: PlanWatch
+    watch: StepWatch
     ranks: Ranks
     pace: Pace = field(default_factory=Pace, init=False)
     not_finite: int = field(default=0, init=False)
@@ -139,9 +174,10 @@ class _Session:
         checkpoints: Checkpoints,
         start: Checkpoint | None,
         block_steps: int,
+        granted_before: int,
     ) -> TrainingOutcome:
         """Reserve, run and save block after block."""
-        done, steps = self._restore(start), self.step.plan.steps
+        done, steps = self._pass_over(self._restore(start), granted_before), self.step.plan.steps
         while done < steps:
             end = min(done + block_steps, steps)
             if self.ranks.decide(should_stop):
@@ -154,8 +190,10 @@ class _Session:
             ask_ahead = partial(reservations.ask_ahead, end, coming) if coming and self.ranks.leads else None
             done = self._run_block(done, end, should_stop, ask_ahead)
             if self.ranks.leads:
-                checkpoints.save(done, self.progress.saved(done))
+                checkpoints.save(done, self.progress.saved(done, last=done == steps))
                 on_block(done)
+        if self.ranks.leads and self.progress.noises.drawn():
+            checkpoints.drop_older()
         self.proof.at_end()
         return self._outcome(TrainingEnd.COMPLETED, done)
 
@@ -168,11 +206,26 @@ class _Session:
         self.progress.restore(start)
         return start.step
 
+    def _pass_over(self, done: int, granted_before: int) -> int:
+        """Return the step to go on at: beyond what former processes may have released after the last checkpoint.
+
+        Raises:
+            NotTrainingError: they may have released every step, and left no checkpoint.
+        """
+        granted_before = min(self.ranks.decide(lambda: granted_before), self.step.plan.steps)
+        if granted_before <= done:
+            return done
+        if done == 0 and granted_before == self.step.plan.steps:
+            raise NotTrainingError("every step of the pass was granted before, and no checkpoint is left")
+        # Noise that went on would take back noise that nobody saw released.
+        self.step.noises.go_on([])
+        return granted_before
+
     def room_in(self, checkpoints: Checkpoints) -> Callable[[], None]:
         """Return what makes sure that the next checkpoint fits."""
         return lambda: checkpoints.ensure_room(self.progress.saved_bytes)
 
-    def _note_grant(self, answer: Granted | BudgetGranted, first: int, steps: int) -> None:
+    def _note_grant(self, answer: Granted | BudgetGranted | NonPrivateDeclared, first: int, steps: int) -> None:
         """Tell the watch what was granted: by the ledger's own words, where it says which steps."""
         if isinstance(answer, BudgetGranted):
             request = answer.request
@@ -191,20 +244,20 @@ class _Session:
             if ask_ahead is not None:
                 ask_ahead(seconds_left=self.pace.seconds(end - 1 - step))
             with self.pace.step():
-                self._run_step()
+                self._run_step(step)
         return end
 
-    def _run_step(self) -> None:
+    def _run_step(self, number: int) -> None:
         step = self.step
-        members = self.ranks.decide(self._sample)
+        members = self.ranks.decide(lambda: self._draw(number))
         # In order of length, so that the shares of all ranks are about equally long.
-        by_length = sorted(members, key=lambda index: len(self.examples[index].token_ids))
-        signal = self.ranks.total(step.signal([self.examples[index] for index in self.ranks.share(by_length)]))
+        by_length = sorted(members, key=self._tokens)
+        signal = self.ranks.total(self._signal(self.ranks.share(by_length)))
         noise: list[Tensor] = []
         if self.ranks.leads:
-            self.watch.clipped(signal, len(members), lambda: step.signal([self.examples[members[0]]]))
+            self.watch.clipped(signal, len(members), lambda: self._signal(members[:1]))
             noise = step.noise()
-            self.watch.drawn(noise)
+            self.watch.drawn(step.noises.fresh(noise))
             step.set_gradient(signal.totals, noise)
             self.watch.applied(step.applied_gradient(), step.noisy_sum(signal.totals, noise))
         else:
@@ -217,10 +270,19 @@ class _Session:
         if members and self.ranks.leads:
             self.proof.check(before, signal=signal.totals, noise=noise)
 
-    def _sample(self) -> list[int]:
-        members = self.step.randomness.poisson_sample(len(self.examples), self.step.plan.sampling_rate)
+    def _draw(self, number: int) -> list[int]:
+        members = self.batches.of(number)
         self.watch.sampled(members)
         return members
+
+    def _tokens(self, unit: int) -> int:
+        return sum(len(self.examples[index].token_ids) for index in self.units[unit].examples)
+
+    def _signal(self, members: Sequence[int]) -> ClippedSum:
+        groups = [[self.examples[index] for index in self.units[unit].examples] for unit in members]
+        if self.step.plan.whole_users:
+            return self.step.user_signal(groups)
+        return self.step.signal(list(chain.from_iterable(groups)))
 
     def _outcome(
         self, end: TrainingEnd, step: int, *, reason: str | None = None, message: str | None = None

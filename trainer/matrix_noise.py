@@ -38,8 +38,8 @@ class MatrixNoise:
     """The noise of one step after another, in float64; keeps `bands` - 1 earlier ones.
 
     `draw` returns that many independent standard normal numbers. `scale` is noise multiplier times clip norm, as for
-    independent noise: the sensitivity of C is added here. The history must be saved and restored with the weights, and
-    must never be drawn again for a step that was released.
+    independent noise: the sensitivity of C is added here. `newest` is what the last step drew anew. The history must be
+    restored with the weights, and fresh noise be drawn for no step that was released.
     """
 
     bands: int
@@ -47,6 +47,7 @@ class MatrixNoise:
     scale: float
     draw: Callable[[], Tensor]
     history: list[Tensor] = field(default_factory=list)
+    newest: Tensor = field(default_factory=lambda: torch.empty(0), init=False)
 
     def __post_init__(self) -> None:
         if not (1 <= self.bands <= self.steps and self.scale > 0):
@@ -55,7 +56,7 @@ class MatrixNoise:
     def next(self) -> Tensor:
         """Return the noise of the next step: the next row of C^-1 Z."""
         coefficients = square_root_coefficients(self.bands)
-        noise = self.draw().double() * (self.scale * column_norm(coefficients, steps=self.steps))
+        noise = self.newest = self.draw().double() * (self.scale * column_norm(coefficients, steps=self.steps))
         for coefficient, earlier in zip(coefficients[1:], self.history, strict=False):
             noise = noise - coefficient * earlier
         self.history = [noise, *self.history][: self.bands - 1]

@@ -1,5 +1,6 @@
 """Per-sample gradients of LoRA layers in one backward pass, clipped and summed in a few large operations."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,21 @@ class ClippedSum:
             not_finite=self.not_finite + other.not_finite,
             largest=max(self.largest, other.largest),
         )
+
+    def mean_clipped(self, count: int, clip_norm: float) -> "ClippedSum":
+        """Return the mean of `count` samples, clipped as a whole; zeros where it is not finite."""
+        means = [total.div_(count) for total in self.totals]
+        norm = _norm(means)
+        if not math.isfinite(norm):
+            means, norm = [torch.zeros_like(mean) for mean in means], 0.0
+        factor = min(1.0, clip_norm / norm) if norm > 0 else 1.0
+        clipped = [mean.mul_(factor) for mean in means]
+        return ClippedSum(totals=clipped, not_finite=self.not_finite, largest=_norm(clipped))
+
+
+def _norm(parts: Sequence[Tensor]) -> float:
+    """Return the Euclidean norm of all parts together, in float64."""
+    return math.sqrt(math.fsum(float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2 for part in parts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ctrainer.schemas.privacy import MAX_DELTA, MAX_EPSILON, Adjacency, PrivacyUnit
+from ctrainer.schemas.privacy import MAX_DELTA, MAX_EPSILON, Adjacency, PrivacyMode, PrivacyUnit
 
 FEWEST_RECORDS = 50
 DELTA_EXPONENT = 1.1
@@ -22,7 +22,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRequest:
-    """Everything a plan is made from; `disjoint` means that each record is in exactly one batch."""
+    """Everything a plan is made from."""
 
     epsilon: float
     delta: float
@@ -30,10 +30,11 @@ class PlanRequest:
     expected_batch_size: float
     steps: int
     clip_norm: float
-    disjoint: bool
+    mode: PrivacyMode
     adjacency: Adjacency
     unit: PrivacyUnit
     records_per_user: int
+    whole_users: bool
     spare_blocks: int
     block_steps: int
 
@@ -91,7 +92,7 @@ def _wrong_dataset(request: PlanRequest) -> Iterator[Fault]:
     elif batch > records:
         message = f"expected batch size: got {batch:g}, the dataset has {records} records"
         yield Fault(reason="batch-over-dataset", message=message, acceptable=f"a batch size <= {records}")
-    elif request.disjoint and batch * request.steps > records:
+    elif request.mode.is_single_pass and batch * request.steps > records:
         message = f"a single pass of {request.steps} batches of {batch:g} needs more than the {records} records"
         yield Fault(reason="pass-over-dataset", message=message, acceptable=f"steps <= {int(records / batch)}")
 
@@ -101,9 +102,12 @@ def _unaccounted(request: PlanRequest) -> Iterator[Fault]:
         message = f"adjacency: got {request.adjacency.value}, expected add-remove"
         yield Fault(reason="unsupported-adjacency", message=message, acceptable="adjacency add-remove")
     several = request.records_per_user > 1
-    if several and (request.unit is not PrivacyUnit.USER or request.disjoint):
-        message = "several records of a user are accounted for with unit user and Poisson sampling only"
-        yield Fault(reason="unsupported-user-unit", message=message, acceptable="unit user, mode sealed-poisson")
+    if (several or request.whole_users) and request.unit is not PrivacyUnit.USER:
+        message = f"users: got unit {request.unit.value}, expected unit user"
+        yield Fault(reason="unsupported-user-unit", message=message, acceptable="unit user")
+    if several and (request.whole_users or request.mode.is_single_pass):
+        message = "several records of a user are accounted for where records are drawn, and by Poisson sampling only"
+        yield Fault(reason="unsupported-user-unit", message=message, acceptable="whole users, or mode sealed-poisson")
     if request.records_per_user > MOST_RECORDS_PER_USER:
         message = f"records per user: got {request.records_per_user}, expected at most {MOST_RECORDS_PER_USER}"
         yield Fault(reason="too-many-records-per-user", message=message, acceptable="a lower cap when sealing")

@@ -7,16 +7,18 @@ norm, grant, what was applied) is compared; what is random (noise, batches) is j
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from ctrainer.schemas.privacy import Mechanism
 from ctrainer.trainer.errors import PlanViolatedError
+from ctrainer.trainer.noise import noise_gain
 from ctrainer.trainer.noise_watch import NoiseWatch
 from ctrainer.trainer.per_sample import ClippedSum
 from ctrainer.trainer.plan import PrivacyPlan
-from ctrainer.trainer.sampling_watch import SamplingWatch
+from ctrainer.trainer.sampling_watch import PassWatch, SamplingWatch
 
 FALSE_ALARM = 1e-12
 """The probability that a sound process of a session ever raises an alarm: 1e-9 for a session of 1,000 processes."""
@@ -26,9 +28,54 @@ _APPLIED = 1e-2
 _SPOT_CHECK_STEPS = 64
 
 
+class StepWatch(Protocol):
+    """What a session tells of each step, in this order; whoever watches may raise `PlanViolatedError`."""
+
+    def granted(self, first: int, steps: int, mechanism: Mechanism | None) -> None:
+        """The steps `[first, first + steps)` were charged, each to be run once, for a mechanism."""
+
+    def begins(self, step: int) -> None:
+        """A step begins."""
+
+    def sampled(self, members: Sequence[int]) -> None:
+        """These are the units of the step."""
+
+    def clipped(self, signal: ClippedSum, samples: int, alone: Callable[[], ClippedSum]) -> None:
+        """This is the sum of their clipped gradients; `alone` computes that of one of them."""
+
+    def drawn(self, noise: Sequence[Tensor]) -> None:
+        """This is new of the step's noise."""
+
+    def applied(self, gradients: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+        """These gradients are about to be applied, in place of the sum of signal and noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unwatched:
+    """Watches a session without privacy: there is no plan that it could break."""
+
+    def granted(self, first: int, steps: int, mechanism: Mechanism | None) -> None:
+        """Do nothing."""
+
+    def begins(self, step: int) -> None:
+        """Do nothing."""
+
+    def sampled(self, members: Sequence[int]) -> None:
+        """Do nothing."""
+
+    def clipped(self, signal: ClippedSum, samples: int, alone: Callable[[], ClippedSum]) -> None:
+        """Do nothing."""
+
+    def drawn(self, noise: Sequence[Tensor]) -> None:
+        """Do nothing."""
+
+    def applied(self, gradients: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+        """Do nothing."""
+
+
 @dataclass(slots=True, kw_only=True)
 class PlanWatch:
-    """Watches one process of a session with `records` records.
+    """Watches one process of a session with `records` records, or whatever else its batches are made of.
 
     Every method raises `PlanViolatedError` where what it is told is not of the plan; the message has no private number.
     """
@@ -36,16 +83,18 @@ class PlanWatch:
     plan: PrivacyPlan
     records: int
     _noise: NoiseWatch = field(init=False)
-    _sampling: SamplingWatch = field(init=False)
+    _sampling: SamplingWatch | PassWatch = field(init=False)
     _granted: set[int] = field(default_factory=set, init=False)
     _signals: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         plan, half = self.plan, FALSE_ALARM / 2
-        scale = plan.noise_multiplier * plan.clip_norm
+        scale = plan.noise_multiplier * plan.clip_norm * noise_gain(plan)
         self._noise = NoiseWatch(scale=scale, draws=plan.steps, false_alarm=half)
-        self._sampling = SamplingWatch(
-            rate=plan.sampling_rate, records=self.records, draws=plan.steps, false_alarm=half
+        self._sampling = (
+            PassWatch(records=self.records)
+            if plan.mode.is_single_pass
+            else SamplingWatch(rate=plan.sampling_rate, records=self.records, draws=plan.steps, false_alarm=half)
         )
 
     def granted(self, first: int, steps: int, mechanism: Mechanism | None) -> None:
@@ -110,6 +159,10 @@ def _promise(source: Mechanism | PrivacyPlan) -> tuple[object, ...]:
         source.sampling_rate,
         source.clip_norm,
         source.expected_batch_size,
+        source.mode,
         source.unit,
         source.adjacency,
+        source.records_per_user,
+        source.whole_users,
+        source.bands,
     )

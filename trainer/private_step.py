@@ -1,6 +1,7 @@
 """One step of DP-SGD (Abadi et al. 2016, arXiv 1607.00133) on LoRA weights: clip each sample, sum, add noise."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +13,9 @@ from ctrainer.trainer.computation import Computation
 from ctrainer.trainer.errors import OutOfMemoryError
 from ctrainer.trainer.length_buckets import length_buckets
 from ctrainer.trainer.loss import sample_losses
+from ctrainer.trainer.noise import Noise, noise_of
 from ctrainer.trainer.per_sample import ClippedSum, PerSampleGradients
-from ctrainer.trainer.plan import PrivacyPlan
+from ctrainer.trainer.plan import NonPrivatePlan, PrivacyPlan
 from ctrainer.trainer.randomness import Randomness
 from ctrainer.trainer.tokenization import EncodedExample, TokenBatch, collate
 
@@ -22,17 +24,22 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class PrivateStep:
-    """Turns a batch of records into a noisy gradient. `micro_batch` shrinks when memory runs out, for good."""
+    """Turns a batch of records, or of users, into a noisy gradient.
+
+    `micro_batch` shrinks when memory runs out, for good.
+    """
 
     model: Any
     gradients: PerSampleGradients
-    plan: PrivacyPlan
+    plan: PrivacyPlan | NonPrivatePlan
     randomness: Randomness
     computation: Computation
     pad_token_id: int
     micro_batch: int = field(init=False)
+    noises: Noise = field(init=False)
 
     def __post_init__(self) -> None:
+        self.noises = noise_of(self.plan, self.gradients.blocks, self.randomness)
         self.micro_batch = self.computation.micro_batch
         self.computation.prepare(self.model)
 
@@ -42,11 +49,25 @@ class PrivateStep:
         Raises:
             OutOfMemoryError: one example alone does not fit into memory.
         """
+        return self._sum(examples, self.plan.clip_norm)
+
+    def user_signal(self, users: Sequence[Sequence[EncodedExample]]) -> ClippedSum:
+        """Return the sum over users of the mean gradient of their examples, clipped once for each user.
+
+        Raises:
+            OutOfMemoryError: one example alone does not fit into memory.
+        """
+        total = ClippedSum(totals=self.gradients.zeros(), not_finite=0)
+        for examples in users:
+            total = total.plus(self._sum(examples, math.inf).mean_clipped(len(examples), self.plan.clip_norm))
+        return total
+
+    def _sum(self, examples: Sequence[EncodedExample], clip_norm: float) -> ClippedSum:
         total = ClippedSum(totals=self.gradients.zeros(), not_finite=0)
         waiting = self._parts(examples)
         while waiting:
             part = waiting.pop()
-            clipped = self._clipped(part)
+            clipped = self._clipped(part, clip_norm)
             if clipped is None:
                 waiting += self._parts(part)
             else:
@@ -61,8 +82,7 @@ class PrivateStep:
 
     def noise(self) -> list[Tensor]:
         """Draw the noise of one step, once for the logical batch: a flat float64 tensor for each block."""
-        scale = self.plan.noise_multiplier * self.plan.clip_norm
-        return [self.randomness.normal(block.size).mul_(scale).to(block.device) for block in self.gradients.blocks]
+        return self.noises.next()
 
     def set_gradient(self, signal: Sequence[Tensor], noise: Sequence[Tensor]) -> None:
         """Give every weight its noisy mean gradient.
@@ -90,10 +110,11 @@ class PrivateStep:
         for factor in self.gradients.factors:
             factor.weight.grad = torch.zeros_like(factor.weight)
 
-    def _clipped(self, rows: Sequence[EncodedExample]) -> ClippedSum | None:
+    def _clipped(self, rows: Sequence[EncodedExample], clip_norm: float) -> ClippedSum | None:
         """Return the clipped sum of one micro-batch; None when memory ran out, and smaller ones may fit."""
         try:
-            return self.clipped_sum(collate(rows, pad_token_id=self.pad_token_id).to(self.model.device))
+            batch = collate(rows, pad_token_id=self.pad_token_id).to(self.model.device)
+            return self.clipped_sum(batch, clip_norm=clip_norm)
         except torch.OutOfMemoryError as error:
             if len(rows) == 1:
                 tokens = len(rows[0].token_ids)
@@ -102,12 +123,16 @@ class PrivateStep:
         self._make_room(len(rows))
         return None
 
-    def clipped_sum(self, batch: TokenBatch) -> ClippedSum:
-        """Return the sum of the clipped gradients of one micro-batch: one forward and one backward pass."""
+    def clipped_sum(self, batch: TokenBatch, *, clip_norm: float | None = None) -> ClippedSum:
+        """Return the sum of the clipped gradients of one micro-batch: one forward and one backward pass.
+
+        They are clipped to the plan's norm, unless another one is given.
+        """
         with self.computation.precision(batch.token_ids.device):
             losses = sample_losses(self.model, batch)
         torch.autograd.backward(losses.sum())
-        return self.gradients.clipped_sum(self.plan.clip_norm, samples=len(batch.token_ids))
+        clip_norm = self.plan.clip_norm if clip_norm is None else clip_norm
+        return self.gradients.clipped_sum(clip_norm, samples=len(batch.token_ids))
 
     def _make_room(self, failed: int) -> None:
         self.gradients.forget()

@@ -57,6 +57,11 @@ class Randomness:
             _fill_normal(part, _unit_interval(words))
         return drawn
 
+    @staticmethod
+    def blocks_of_normal(count: int) -> int:
+        """Return how far `normal(count)` moves the position."""
+        return -(-2 * _DRAWS * -(-count // _DRAWS) * _WORD_BYTES // _BLOCK_BYTES)
+
     def poisson_sample(self, records: int, rate: float) -> list[int]:
         """Return the indices of a Poisson sample: each of `records` independently with probability `rate`."""
         indices: list[int] = torch.nonzero(self.uniform(records) <= rate).flatten().tolist()
@@ -67,7 +72,7 @@ class Randomness:
 
         They are valid until the next are asked for. Every call starts at a new cipher block.
         """
-        self._renew_key_of_another_process()
+        self.renew_key_of_another_process()
         encryptor = Cipher(
             algorithms.AES256(self.key), modes.CTR(self.position.to_bytes(_BLOCK_BYTES, "big"))
         ).encryptor()
@@ -78,7 +83,8 @@ class Randomness:
             encryptor.update_into(_ZEROS[:size], stream)
             yield torch.frombuffer(stream, dtype=torch.int64)
 
-    def _renew_key_of_another_process(self) -> None:
+    def renew_key_of_another_process(self) -> None:
+        """Take a fresh key where a secure stream was copied into this process."""
         if not self.unsafe_seeded and self.process != os.getpid():
             self.key, self.process = os.urandom(32), os.getpid()
 

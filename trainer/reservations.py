@@ -6,13 +6,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-from ctrainer.schemas.privacy import BudgetGranted, BudgetRefused
+from ctrainer.schemas.privacy import BudgetGranted, BudgetRefused, NonPrivateDeclared
 from ctrainer.trainer.errors import CheckpointNotSavedError
 from ctrainer.trainer.ledger import Granted, Refused
 
-Answer = Granted | Refused | BudgetGranted | BudgetRefused
+Answer = Granted | Refused | BudgetGranted | BudgetRefused | NonPrivateDeclared
 Reserve = Callable[[int, int], Answer]
-"""Ask the ledger for a block: `(first_step, steps)`. It must not return a grant before the charge is durable."""
+"""Ask the ledger for a block: `(first_step, steps)`. It must not return a grant before the charge is durable.
+
+For training without privacy it returns the ledger's entry that says so.
+"""
 
 _MARGIN = 2.0
 

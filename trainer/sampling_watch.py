@@ -57,6 +57,22 @@ class SamplingWatch:
             self._seen.update(members)
 
 
+@dataclass(slots=True, kw_only=True)
+class PassWatch:
+    """Watches a single pass over `records`: each may be in one batch, and in no other."""
+
+    records: int
+    _seen: set[int] = field(default_factory=set, init=False)
+
+    def fault(self, members: Sequence[int]) -> str | None:
+        """Return what is wrong with the batch; None if nothing is."""
+        if len(set(members)) != len(members) or not all(0 <= index < self.records for index in members):
+            return "a batch holds a record twice, or one that is not of the dataset"
+        again = not self._seen.isdisjoint(members)
+        self._seen.update(members)
+        return "a record is in two batches of a single pass" if again else None
+
+
 def log_chance_of_count(count: int, trials: int, rate: float) -> float:
     """Return an upper bound of the log-probability of a count as far from `trials * rate`, on both sides (Chernoff).
 

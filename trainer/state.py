@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ctrainer.trainer.checkpoint import Checkpoint
 from ctrainer.trainer.errors import CorruptCheckpointError
+from ctrainer.trainer.noise import Noise, Stretch
 from ctrainer.trainer.randomness import Randomness
 
 _TENSORS = "tensors.safetensors"
@@ -20,12 +21,18 @@ _HEADER_BYTES = 2_048  # of each weight, and of the manifest and position
 
 
 class _Position(BaseModel):
-    """Where a session was; `unsafe_position` is that of a seeded random stream."""
+    """Where a session was: its step, how often the weights were updated, and its randomness.
+
+    `unsafe_position` is that of a seeded random stream; `noise` is what correlated noise has drawn so far. A session
+    that passed steps over has fewer updates than steps.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     step: NonNegativeInt
+    updates: NonNegativeInt
     unsafe_position: NonNegativeInt | None
+    noise: tuple[Stretch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +42,7 @@ class Progress:
     weights: Mapping[str, nn.Parameter]
     optimizer: torch.optim.AdamW
     randomness: Randomness
+    noises: Noise
 
     @property
     def saved_bytes(self) -> int:
@@ -42,15 +50,24 @@ class Progress:
         numbers = sum(weight.numel() * weight.element_size() for weight in self.weights.values())
         return (1 + len(_MOMENTS)) * numbers + _HEADER_BYTES * (1 + len(self.weights))
 
-    def saved(self, step: int) -> dict[str, bytes]:
-        """Return the files of a checkpoint at `step`. The key of a secure random stream is never among them."""
+    def saved(self, step: int, *, last: bool = False) -> dict[str, bytes]:
+        """Return the files of a checkpoint at `step`.
+
+        The key of a secure random stream is among them only while a pass with correlated noise goes on: its later steps
+        need the earlier noise. Whoever reads it can remove that noise, so such checkpoints are as private as the data.
+        """
         tensors: dict[str, Tensor] = {}
         for name, weight in self.weights.items():
             tensors[f"weight/{name}"] = weight.detach().contiguous()
             for moment in _MOMENTS:
                 tensors[f"{moment}/{name}"] = self.optimizer.state[weight][moment]
         unsafe_position = self.randomness.position if self.randomness.unsafe_seeded else None
-        position = _Position(step=step, unsafe_position=unsafe_position)
+        position = _Position(
+            step=step,
+            updates=self._updates(),
+            unsafe_position=unsafe_position,
+            noise=() if last else tuple(self.noises.drawn()),
+        )
         return {_TENSORS: save(tensors), _POSITION: position.model_dump_json().encode()}
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -59,17 +76,22 @@ class Progress:
         Raises:
             CorruptCheckpointError: it is not a checkpoint of this adapter. Nothing was changed.
         """
-        tensors, unsafe_position = self._read(checkpoint)
+        tensors, position = self._read(checkpoint)
         for name, weight in self.weights.items():
             weight.data.copy_(tensors[f"weight/{name}"])
             moments = {moment: tensors[f"{moment}/{name}"].to(weight.device) for moment in _MOMENTS}
-            step = torch.tensor(float(checkpoint.step), device=weight.device)
+            step = torch.tensor(float(position.updates), device=weight.device)
             self.optimizer.state[weight] = {"step": step, **moments}
-        if unsafe_position is not None:
-            self.randomness.position = unsafe_position
+        if position.unsafe_position is not None:
+            self.randomness.position = position.unsafe_position
+        self.noises.go_on(position.noise)
 
-    def _read(self, checkpoint: Checkpoint) -> tuple[dict[str, Tensor], int | None]:
-        """Return the tensors of a checkpoint and the position of its seeded stream, if it is one of this adapter."""
+    def _updates(self) -> int:
+        """Return how often the optimizer has updated the weights."""
+        return int(next(iter(self.optimizer.state.values()))["step"])
+
+    def _read(self, checkpoint: Checkpoint) -> tuple[dict[str, Tensor], _Position]:
+        """Return the tensors of a checkpoint and where it was, if it is one of this adapter."""
         where = f"checkpoint of step {checkpoint.step}"
         try:
             tensors = load(checkpoint.files[_TENSORS])
@@ -82,7 +104,7 @@ class Progress:
             raise CorruptCheckpointError(f"{where}: its content is of step {position.step}")
         if (position.unsafe_position is not None) != self.randomness.unsafe_seeded:
             raise CorruptCheckpointError(f"{where}: got noise of another kind, expected seeded or secure as before")
-        return tensors, position.unsafe_position
+        return tensors, position
 
     def _shapes(self) -> dict[str, torch.Size]:
         kinds = ("weight", *_MOMENTS)

@@ -9,6 +9,7 @@ import typer
 from ctrainer.agents.registry import read_shelf
 from ctrainer.agents.releases import Shelf
 from ctrainer.schemas.adapters import AdapterPublished, AdapterReleased
+from ctrainer.schemas.privacy import PrivacyGuarantee
 from ctrainer.schemas.training import CanaryAdapter, PromoteAdapter, RollbackAdapter
 from ctrainer.streams.commands.submit import Json, Key, Tenant, send
 from ctrainer.streams.console import print_rows
@@ -82,12 +83,13 @@ def rollback(*, tenant: Tenant, workload: Workload, key: Key = None, json: Json 
 
 def row(adapter: AdapterPublished, shelf: Shelf) -> dict[str, object]:
     """Return one adapter as a row."""
+    promised = adapter.guarantee
     serves = [place for release in shelf.releases.values() if (place := serving(adapter.adapter_id, release))]
     return {
         "adapter": adapter.adapter_id,
         "workloads": ", ".join(adapter.workloads),
         "serves": "; ".join(serves) or "nothing",
-        "epsilon": round(adapter.guarantee.epsilon, 4),
+        "epsilon": round(promised.epsilon, 4) if isinstance(promised, PrivacyGuarantee) else promised.guarantee,
         "gate": "passed" if adapter.release.passed else ", ".join(adapter.release.reasons),
         "receipt": "signed" if adapter.receipt.signatures else "unsigned",
         "path": adapter.path,

@@ -7,16 +7,17 @@ from typing import Annotated
 import typer
 
 from ctrainer.schemas.errors import ConstitutionalTrainerError
-from ctrainer.schemas.privacy import ALERT_SHARE, HALT_SHARE, Accountant, PrivacyUnit
-from ctrainer.streams.budget_history import ScopeHistory, budget_histories, burn_down, spent_rdp
+from ctrainer.schemas.privacy import ALERT_SHARE, HALT_SHARE, Accountant, Adjacency, PrivacyMode, PrivacyUnit
+from ctrainer.streams.budget_history import ScopeHistory, budget_histories, burn_down
 from ctrainer.streams.console import print_json, print_rows
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.location import locate
 from ctrainer.streams.settings import Settings
 from ctrainer.streams.topic_reader import TopicReader
-from ctrainer.trainer.accounting import epsilon_of, rdp_of_step
+from ctrainer.trainer.accounting import NOTHING, epsilon_of
 from ctrainer.trainer.ledger import Granted, LedgerState, reserve
-from ctrainer.trainer.plan import PlanMode, PrivacyPlan, RecordOrder, make_plan
+from ctrainer.trainer.plan import PrivacyPlan, RecordOrder, make_plan
+from ctrainer.trainer.release_cost import release_rdp
 
 app = typer.Typer(help="Plan a privacy budget, and read what was spent of it.", no_args_is_help=True)
 
@@ -27,10 +28,12 @@ Batch = Annotated[float, typer.Option(help="expected batch size")]
 Steps = Annotated[int | None, typer.Option(help="number of steps")]
 Epochs = Annotated[float | None, typer.Option(help="passes over the records, in place of --steps")]
 Clip = Annotated[float, typer.Option(help="clip norm of a gradient")]
-Mode = Annotated[PlanMode, typer.Option(help="how records meet steps")]
+Mode = Annotated[PrivacyMode, typer.Option(help="how records meet steps")]
 Order = Annotated[RecordOrder, typer.Option(help="what order the data is in")]
 Unit = Annotated[PrivacyUnit, typer.Option(help="whose presence is hidden")]
 PerUser = Annotated[int, typer.Option(help="most records of one user, sampled one by one")]
+Whole = Annotated[bool, typer.Option(help="draw whole users, one clipped gradient each")]
+Neighbours = Annotated[Adjacency, typer.Option(help="which datasets count as neighbours")]
 Spare = Annotated[int, typer.Option(help="blocks that may be charged again: a crash takes up to two")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object per line")]
 
@@ -49,10 +52,12 @@ def plan(
     steps: Steps = None,
     epochs: Epochs = None,
     clip: Clip = 1.0,
-    mode: Mode = PlanMode.SEALED_POISSON,
+    mode: Mode = PrivacyMode.SEALED_POISSON,
     order: Order = RecordOrder.SEALED,
     unit: Unit = PrivacyUnit.RECORD,
+    adjacency: Neighbours = Adjacency.ADD_REMOVE,
     records_per_user: PerUser = 1,
+    whole_users: Whole = False,
     spare_blocks: Spare = 2,
     json: Json = False,
 ) -> None:
@@ -67,7 +72,9 @@ def plan(
         mode=mode,
         order=order,
         unit=unit,
+        adjacency=adjacency,
         records_per_user=records_per_user,
+        whole_users=whole_users,
         spare_blocks=spare_blocks,
     )
     if not isinstance(made, PrivacyPlan):
@@ -93,17 +100,43 @@ def simulate(
     steps: Steps = None,
     epochs: Epochs = None,
     clip: Clip = 1.0,
+    mode: Mode = PrivacyMode.SEALED_POISSON,
+    unit: Unit = PrivacyUnit.RECORD,
+    adjacency: Neighbours = Adjacency.ADD_REMOVE,
+    records_per_user: PerUser = 1,
+    whole_users: Whole = False,
     json: Json = False,
 ) -> None:
     """Print what a session would cost on top of what its scope has spent. Reserves nothing."""
     count = _steps(steps, epochs, records=records, batch=batch)
     made = make_plan(
-        epsilon=epsilon, delta=delta, records=records, expected_batch_size=batch, steps=count, clip_norm=clip
+        epsilon=epsilon,
+        delta=delta,
+        records=records,
+        expected_batch_size=batch,
+        steps=count,
+        clip_norm=clip,
+        mode=mode,
+        unit=unit,
+        adjacency=adjacency,
+        records_per_user=records_per_user,
+        whole_users=whole_users,
     )
     if not isinstance(made, PrivacyPlan):
         raise BudgetRefusedError("; ".join(f"{fault.message} (accepted: {fault.acceptable})" for fault in made))
-    spent = spent_rdp(asyncio.run(budget_histories(_reader())), scope)
-    print_rows("simulation", [{"scope": scope, **cost_on_top(spent, made)}], as_json=json)
+    histories = asyncio.run(budget_histories(_reader()))
+    print_rows("simulation", [{"scope": scope, **cost_in(histories.get(scope), made)}], as_json=json)
+
+
+def cost_in(history: ScopeHistory | None, made: PrivacyPlan) -> dict[str, object]:
+    """Return what a plan would do to a scope. A spend about something else refuses it, as the ledger does."""
+    if history is None:
+        return cost_on_top(NOTHING, made)
+    last = history.grants[-1].request.mechanism if history.grants else made.mechanism()
+    kinds = (last.unit, last.adjacency) == (made.unit, made.adjacency)
+    cost = cost_on_top(history.state.rdp, made)
+    refused = {} if kinds else {"after": None, "granted": False, "granted_steps": 0, "reason": "promise-mixed"}
+    return {**cost, **refused, "non_private_sessions": len(history.non_private)}
 
 
 def cost_on_top(spent: tuple[float, ...], made: PrivacyPlan) -> dict[str, object]:
@@ -112,8 +145,9 @@ def cost_on_top(spent: tuple[float, ...], made: PrivacyPlan) -> dict[str, object
         LedgerState(rdp=spent),
         reservation_id="simulation",
         fingerprint="simulation",
-        step_rdp=rdp_of_step(made.sampling_rate, made.noise_multiplier),
+        step_rdp=release_rdp(made.mechanism()),
         steps=made.steps,
+        releases=made.releases,
         epsilon_ceiling=made.epsilon_ceiling,
         delta=made.delta,
     )
@@ -147,6 +181,7 @@ def row(history: ScopeHistory) -> dict[str, object]:
         "grants": len(history.grants),
         "steps": sum(grant.request.steps for grant in history.grants),
         "refusals": history.refusals,
+        "non_private_sessions": len(history.non_private),
         "burn_down": burn_down(history.remaining()),
     }
 

@@ -1,11 +1,13 @@
 """`ctrainer receipt`: what an adapter was made of, verified without trusting anyone."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ctrainer.schemas.receipt import ReadReceipt
+from ctrainer.schemas.privacy import NoGuarantee, PrivacyGuarantee
+from ctrainer.schemas.receipt import AdapterReceipt, ReadReceipt
 from ctrainer.streams.console import print_json, print_rows
 from ctrainer.streams.keyring import read_keyring
 from ctrainer.streams.receipt_verification import ReceiptVerifier, standing_of, verify_adapter
@@ -52,7 +54,7 @@ def _beside(receipt: Path) -> Path:
 
 
 def _facts(read: ReadReceipt) -> dict[str, Any]:
-    receipt, spent = read.receipt, read.receipt.guarantee
+    receipt = read.receipt
     return {
         "signed_by": read.signer or "nobody",
         "adapter_id": receipt.adapter_id,
@@ -63,18 +65,32 @@ def _facts(read: ReadReceipt) -> dict[str, Any]:
         "constitution": f"{receipt.constitution.hash} {receipt.constitution.digest}",
         "policy_revision": receipt.policy_revision,
         "code_version": receipt.code_version,
-        "epsilon": spent.epsilon,
-        "delta": spent.delta,
-        "unit": spent.unit.value,
-        "adjacency": spent.adjacency.value,
-        "accountant": spent.accountant.value,
-        "unsafe": [
-            name
-            for name, weakened in (
-                ("seeded noise", spent.unsafe_seeded_noise),
-                ("unsigned request", receipt.unsafe_unsigned_request),
-            )
-            if weakened
-        ],
+        **_promise(receipt.guarantee),
+        "unsafe": list(_weakened(receipt)),
         "gate": "passed" if receipt.release.passed else f"refused: {', '.join(receipt.release.reasons)}",
     }
+
+
+def _promise(promised: PrivacyGuarantee | NoGuarantee) -> dict[str, Any]:
+    if isinstance(promised, NoGuarantee):
+        return {"guarantee": promised.guarantee}
+    return {
+        "epsilon": promised.epsilon,
+        "delta": promised.delta,
+        "unit": promised.unit.value,
+        "adjacency": promised.adjacency.value,
+        "accountant": promised.accountant.value,
+    }
+
+
+def _weakened(receipt: AdapterReceipt) -> Iterator[str]:
+    """Yield what makes an adapter worth less than its receipt looks."""
+    if isinstance(receipt.guarantee, NoGuarantee):
+        yield "trained without privacy"
+    else:
+        if receipt.guarantee.unsafe_seeded_noise:
+            yield "seeded noise"
+        if receipt.guarantee.unsafe_non_private:
+            yield "records of the scope were also trained on without privacy"
+    if receipt.unsafe_unsigned_request:
+        yield "unsigned request"

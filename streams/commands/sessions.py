@@ -6,6 +6,7 @@ from typing import Annotated
 import orjson
 import typer
 
+from ctrainer.schemas.privacy import PrivacyGuarantee
 from ctrainer.schemas.topics import TRAINING_PROGRESS
 from ctrainer.schemas.training import SessionAdvanced
 from ctrainer.streams.console import print_rows
@@ -42,7 +43,7 @@ def row(advanced: SessionAdvanced) -> dict[str, object]:
         "tenant": advanced.tenant,
         "state": advanced.state.value,
         "step": f"{advanced.step}/{advanced.steps}",
-        "epsilon": round(spent.epsilon, 4) if spent else None,
-        "delta": spent.delta if spent else None,
+        "epsilon": round(spent.epsilon, 4) if isinstance(spent, PrivacyGuarantee) else spent and spent.guarantee,
+        "delta": spent.delta if isinstance(spent, PrivacyGuarantee) else None,
         "reason": advanced.reason,
     }

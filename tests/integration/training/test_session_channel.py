@@ -21,6 +21,10 @@ from ctrainer.schemas.privacy import (
     BudgetViolated,
     LedgerRecord,
     Mechanism,
+    NoGuarantee,
+    NoMechanism,
+    NonPrivateDeclared,
+    PrivacyGuarantee,
 )
 from ctrainer.schemas.release import ReleaseCheck, ReleaseVerdict
 from ctrainer.schemas.topics import PRIVACY_EVENTS, PRIVACY_LEDGER, PRIVACY_REQUESTS, TRAINING_PROGRESS
@@ -193,7 +197,7 @@ async def test_blocks_are_granted_until_the_budget_refuses_and_a_new_process_kno
     assert refused.acceptable_steps > 0
 
     successor = await open_channel(session)
-    assert successor.spent is not None
+    assert isinstance(successor.spent, PrivacyGuarantee)
     assert successor.spent.epsilon == pytest.approx(granted.epsilon)
 
 
@@ -230,6 +234,38 @@ async def test_a_block_reserved_ahead_is_settled_when_it_ran_or_as_unused_when_t
         grant.request.reservation_id: steps for grant, steps in zip([*grants, third], (8, 8, 0), strict=True)
     }
     successor = await open_channel(session)
-    assert spent is not None
-    assert successor.spent is not None
+    assert isinstance(spent, PrivacyGuarantee)
+    assert isinstance(successor.spent, PrivacyGuarantee)
     assert successor.spent.epsilon > spent.epsilon
+
+
+@pytest.mark.usefixtures("ledger")
+async def test_a_new_process_knows_which_steps_a_former_one_may_have_released(open_channel: Open) -> None:
+    session = assignment(f"acme/{uuid4()}")
+    former = await open_channel(session)
+    assert former.granted_before == 0
+    await former.reserve(0, 8)
+    await former.advanced(SessionState.TRAINING, 5)
+    stopped = await open_channel(session)
+    assert stopped.granted_before == 5
+    await stopped.reserve(5, 8)
+    assert (await open_channel(session)).granted_before == 13
+
+
+@pytest.mark.usefixtures("ledger")
+async def test_a_session_without_privacy_tells_the_ledger_once_and_spends_nothing(open_channel: Open) -> None:
+    private = assignment(f"acme/{uuid4()}")
+    nothing = NoMechanism(unsafe_non_private=True, sampling_rate=0.1, expected_batch_size=6)
+    session = assignment(private.scope).model_copy(update={"mechanism": nothing, "epsilon_planned": None})
+    channel = await open_channel(session)
+    declared = await channel.reserve(0, 8)
+    assert isinstance(declared, NonPrivateDeclared)
+    assert await channel.reserve(8, 8) == declared
+    successor = await open_channel(session)
+    assert await successor.reserve(8, 8) == declared
+    assert successor.spent == NoGuarantee(unsafe_non_private=True)
+    other = await open_channel(private)
+    granted = await other.reserve(0, 8)
+    assert isinstance(granted, BudgetGranted)
+    assert isinstance(other.spent, PrivacyGuarantee)
+    assert (granted.sequence, other.spent.unsafe_non_private) == (2, True)

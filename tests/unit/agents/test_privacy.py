@@ -9,8 +9,17 @@ from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.world import Topics
 from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH, ConstitutionReference
 from ctrainer.schemas.message import Message
-from ctrainer.schemas.privacy import Adjacency, Mechanism, PrivacyUnit, ReportViolation, ReserveBudget, SettleBudget
+from ctrainer.schemas.privacy import (
+    Adjacency,
+    DeclareNonPrivate,
+    Mechanism,
+    PrivacyUnit,
+    ReportViolation,
+    ReserveBudget,
+    SettleBudget,
+)
 from ctrainer.trainer.accounting import NOTHING, compose, epsilon_of, rdp_of_step
+from ctrainer.trainer.user_accounting import user_rdp_of_step
 
 Deliver = Callable[[Sequence[OutputRecord]], list[Record]]
 
@@ -39,7 +48,7 @@ def settle(name: str, steps: int) -> SettleBudget:
     return SettleBudget(reservation_id=name, scope="acme/default", tenant="acme", session_id="s1", steps_used=steps)
 
 
-def record(offset: int, request: ReserveBudget | SettleBudget | ReportViolation) -> Record:
+def record(offset: int, request: ReserveBudget | SettleBudget | ReportViolation | DeclareNonPrivate) -> Record:
     return Record("privacy.requests", PARTITION, offset, 1_700_000_000_000, request.scope.encode(), request.to_json())
 
 
@@ -201,7 +210,7 @@ async def test_a_session_that_changes_its_mechanism_is_refused_and_reported(
     assert events(outputs) == ["BudgetHalted", "BudgetViolated"]
 
 
-@pytest.mark.parametrize("promise", [{"unit": PrivacyUnit.USER}, {"adjacency": Adjacency.REPLACE_ONE}])
+@pytest.mark.parametrize("promise", [{"whole_users": True}, {"adjacency": Adjacency.REPLACE_ONE}])
 async def test_a_promise_that_the_accountant_does_not_compute_is_refused(
     ledger: PrivacyLedger, promise: dict[str, Any]
 ) -> None:
@@ -238,3 +247,99 @@ async def test_ceilings_over_the_greatest_allowed_ones_are_not_even_read(
 ) -> None:
     (dead,) = await ledger(batch(record(0, reserve("a"))._replace(value=as_json(reserve("a"), **changes))))
     assert dead.topic == "dead-letters"
+
+
+PASS = MECHANISM.model_copy(update={"mode": "single-pass"})
+ONE_RELEASE = epsilon_of(rdp_of_step(1.0, 0.8), 1e-5)
+TWO_RELEASES = epsilon_of(compose(NOTHING, rdp_of_step(1.0, 0.8), 2), 1e-5)
+
+
+def of_pass(name: str, first_step: int, **changes: Any) -> ReserveBudget:
+    return reserve(name, **{"mechanism": PASS, "epsilon_ceiling": 8.0, "first_step": first_step, **changes})
+
+
+def epsilons(outputs: Sequence[OutputRecord]) -> list[float]:
+    return [entry["epsilon"] for entry in entries(outputs) if "epsilon" in entry]
+
+
+@pytest.mark.parametrize("mode", ["single-pass", "single-pass-correlated"])
+async def test_a_single_pass_is_charged_once_for_all_its_blocks(ledger: PrivacyLedger, mode: str) -> None:
+    mechanism = PASS.model_copy(update={"mode": mode})
+    blocks = [of_pass(str(first), first).model_copy(update={"mechanism": mechanism}) for first in (0, 16, 32)]
+    outputs = await ledger(batch(*[record(offset, block) for offset, block in enumerate(blocks)]))
+    assert epsilons(outputs) == [pytest.approx(ONE_RELEASE)] * 3
+
+
+async def test_a_second_pass_over_the_scope_is_charged_again(ledger: PrivacyLedger) -> None:
+    again = of_pass("b", 0, session_id="s2").model_copy(
+        update={"mechanism": PASS.model_copy(update={"noise_multiplier": 9.0})}
+    )
+    outputs = await ledger(batch(record(0, of_pass("a", 0)), record(1, again)))
+    both = compose(rdp_of_step(1.0, 0.8), rdp_of_step(1.0, 9.0), 1)
+    assert epsilons(outputs) == [pytest.approx(ONE_RELEASE), pytest.approx(epsilon_of(both, 1e-5))]
+
+
+async def test_a_step_of_a_pass_that_runs_again_is_charged_again_also_by_a_new_owner(
+    ledger: PrivacyLedger, topics: Topics, deliver: Deliver
+) -> None:
+    deliver(await ledger(batch(record(0, of_pass("a", 0)), record(1, of_pass("b", 16)))))
+    successor = PrivacyLedger(topics=topics, in_force=lambda: CONSTITUTION)
+    await successor.restore(PARTITION, 2)
+    requests = [of_pass("crashed", 16, epsilon_ceiling=7.9), of_pass("once more", 16)]
+    outputs = await successor(batch(*[record(offset, request) for offset, request in enumerate(requests, start=2)]))
+    assert TWO_RELEASES > 0.95 * 7.9
+    assert [entry["kind"] for entry in entries(outputs)] == ["BudgetRefused", "BudgetRefused"]
+    assert entries(outputs)[0]["reason"] == "budget-exhausted"
+    quiet = PASS.model_copy(update={"noise_multiplier": 3.0})
+    steps = [("c", 0), ("d", 16), ("e", 16), ("f", 0), ("g", 0)]
+    requests = [of_pass(name, first, scope="acme/quiet", mechanism=quiet) for name, first in steps]
+    outputs = await successor(batch(*[record(offset, request) for offset, request in enumerate(requests, start=4)]))
+    release = rdp_of_step(1.0, 3.0)
+    expected = [epsilon_of(compose(NOTHING, release, times), 1e-5) for times in (1, 1, 2, 2, 3)]
+    assert epsilons(outputs) == [pytest.approx(value) for value in expected]
+
+
+async def test_steps_of_a_pass_that_were_settled_as_unused_may_run_later(ledger: PrivacyLedger) -> None:
+    first, settled, rest = of_pass("a", 0), settle("a", 5), of_pass("b", 5)
+    outputs = await ledger(batch(record(0, first), record(1, settled), record(2, rest)))
+    assert epsilons(outputs) == [pytest.approx(ONE_RELEASE)] * 2
+
+
+async def test_a_mode_that_the_ledger_does_not_know_is_refused(ledger: PrivacyLedger) -> None:
+    outputs = await ledger(batch(record(0, reserve("a", mechanism=MECHANISM.model_copy(update={"mode": "shuffled"})))))
+    assert entries(outputs)[0]["reason"] == "unsupported-privacy"
+    assert "shuffled" in entries(outputs)[0]["message"]
+
+
+async def test_users_are_charged_for_all_their_records_and_never_added_to_a_spend_for_records(
+    ledger: PrivacyLedger,
+) -> None:
+    users = MECHANISM.model_copy(update={"unit": PrivacyUnit.USER, "records_per_user": 2, "noise_multiplier": 2.0})
+    of_users = reserve("a", mechanism=users, session_id="s2", scope="acme/users")
+    mixed = [reserve("b"), reserve("c", mechanism=users, session_id="s2"), reserve("d", scope="acme/users")]
+    requests = [of_users, *mixed]
+    outputs = await ledger(batch(*[record(offset, request) for offset, request in enumerate(requests)]))
+    granted, records, *refused = entries(outputs)
+    several = compose(NOTHING, user_rdp_of_step(0.02, 2.0, records_per_user=2), 16)
+    assert granted["epsilon"] == pytest.approx(epsilon_of(several, 1e-5))
+    assert granted["epsilon"] > epsilon_of(compose(NOTHING, rdp_of_step(0.02, 2.0), 16), 1e-5)
+    assert records["kind"] == "BudgetGranted"
+    assert [entry["reason"] for entry in refused] == ["promise-mixed"] * 2
+
+
+async def test_training_without_privacy_is_charged_nothing_and_marks_its_scope_for_good(
+    ledger: PrivacyLedger, topics: Topics, deliver: Deliver
+) -> None:
+    declared = DeclareNonPrivate(
+        reservation_id="n", scope="acme/default", tenant="acme", session_id="s9", dataset_id="d", steps=40
+    )
+    outputs = deliver(await ledger(batch(record(0, reserve("a")), record(1, declared))))
+    assert events(outputs) == ["BudgetSpent", "NonPrivateTrained"]
+    told = json.loads(outputs[-1].value or b"")["data"]
+    assert told["spent"] == {"unsafe_non_private": True, "guarantee": "none"}
+    successor = PrivacyLedger(topics=topics, in_force=lambda: CONSTITUTION)
+    await successor.restore(PARTITION, 2)
+    entry, event = await successor(batch(record(2, reserve("b"))))
+    assert entries([entry])[0]["epsilon"] == pytest.approx(spend(32))
+    assert entries([entry])[0]["unsafe_non_private"] is True
+    assert json.loads(event.value or b"")["data"]["spent"]["unsafe_non_private"] is True

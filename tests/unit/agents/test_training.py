@@ -12,10 +12,11 @@ from ctrainer.agents.training import TrainingDesk
 from ctrainer.agents.world import Topics
 from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH, ConstitutionReference
 from ctrainer.schemas.datasets import DatasetCounts, DatasetSealed, SelectionRules
-from ctrainer.schemas.privacy import Adjacency
+from ctrainer.schemas.privacy import Adjacency, Mechanism, NoMechanism, PrivacyMode, PrivacyUnit
 from ctrainer.schemas.training import (
     CancelTraining,
     Desired,
+    OptimizerSettings,
     PrivacySettings,
     SealDataset,
     SessionAdvanced,
@@ -36,7 +37,7 @@ MANIFEST = DatasetSealed(
     ranges=(),
     accepted_since=None,
     rules=SelectionRules(),
-    counts=DatasetCounts(read=400, duplicates=0, over_user_cap=0, train=360, held_out=40),
+    counts=DatasetCounts(read=400, duplicates=0, over_user_cap=0, train=360, held_out=40, users=120),
     membership_digest="sha256:00",
     constitutions=(CONSTITUTION,),
     sealed_because="count",
@@ -44,7 +45,18 @@ MANIFEST = DatasetSealed(
 
 
 def quick_plan(
-    *, epsilon: float, delta: float, records: int, expected_batch_size: float, steps: int, clip_norm: float
+    *,
+    epsilon: float,
+    delta: float,
+    records: int,
+    expected_batch_size: float,
+    steps: int,
+    clip_norm: float,
+    mode: PrivacyMode,
+    unit: PrivacyUnit,
+    adjacency: Adjacency,
+    records_per_user: int,
+    whole_users: bool,
 ) -> PrivacyPlan | tuple[Fault, ...]:
     """Plan without calibration, whose first call takes seconds."""
     return PrivacyPlan(
@@ -56,6 +68,11 @@ def quick_plan(
         delta=delta,
         epsilon_ceiling=epsilon,
         epsilon_planned=epsilon,
+        mode=mode,
+        unit=unit,
+        adjacency=adjacency,
+        records_per_user=records_per_user,
+        whole_users=whole_users,
     )
 
 
@@ -192,7 +209,8 @@ async def test_an_ended_session_cannot_be_cancelled(training: TrainingDesk, subm
         ({"dataset_id": "sha256:other"}, "unknown-dataset"),
         ({"tenant": "umbrella"}, "unknown-dataset"),
         ({"privacy": PrivacySettings(unsafe_seed=7)}, "unsafe-seed"),
-        ({"privacy": PrivacySettings(adjacency=Adjacency.REPLACE_ONE)}, "unsupported-privacy"),
+        ({"privacy": PrivacySettings(unsafe_non_private=True)}, "unsafe-non-private"),
+        ({"privacy": PrivacySettings(unit=PrivacyUnit.USER, records_per_user=4)}, "user-cap-too-large"),
         ({"constitution": ConstitutionReference(hash="x", digest="sha256:ab")}, "foreign-constitution-hash"),
         ({"constitution": ConstitutionReference(hash=GOVERNANCE_HASH, digest="x")}, "foreign-constitution-digest"),
         ({"tenant": "initech"}, "foreign-tenant"),
@@ -210,6 +228,10 @@ async def test_a_request_that_may_not_start_is_refused_with_what_would_be_accept
         (PrivacySettings(epsilon=8.1), "epsilon-over-ceiling"),
         (PrivacySettings(delta=1e-4), "delta-over-ceiling"),
         (PrivacySettings(epsilon=1e-6), "epsilon-out-of-reach"),
+        (PrivacySettings(records_per_user=2), "unsupported-user-unit"),
+        (PrivacySettings(whole_users=True), "unsupported-user-unit"),
+        (PrivacySettings(unit=PrivacyUnit.USER, mode=PrivacyMode.SINGLE_PASS), "unsupported-user-unit"),
+        (PrivacySettings(adjacency=Adjacency.REPLACE_ONE), "unsupported-adjacency"),
     ],
 )
 async def test_a_promise_over_the_ceilings_is_refused(
@@ -257,3 +279,59 @@ async def test_an_unsigned_command_is_refused_unless_that_is_switched_on_and_the
     trusting = TrainingDesk(desk=lenient, topics=topics, make_plan=quick_plan, knows_model=lambda _name: True)
     assignment, _ = await trusting(batch(unsigned))
     assert data_of(assignment)["unsafe_unsigned"] is True
+
+
+async def mechanism_for(training: TrainingDesk, submit: Submit, **privacy: Any) -> Mechanism | NoMechanism:
+    assignment, _ = await training(batch(submit(train(privacy=PrivacySettings(**privacy)))))
+    return TrainingAssignment.model_validate(data_of(assignment)).mechanism
+
+
+@pytest.mark.parametrize("mode", list(PrivacyMode))
+async def test_the_mode_of_a_request_is_that_of_its_mechanism(
+    training: TrainingDesk, submit: Submit, mode: PrivacyMode
+) -> None:
+    mechanism = await mechanism_for(training, submit, mode=mode)
+    assert isinstance(mechanism, Mechanism)
+    assert (mechanism.mode, mechanism.sampling_rate) == (mode.value, 6 / 360)
+
+
+async def test_users_are_hidden_with_all_the_records_that_the_seal_lets_them_have(
+    training: TrainingDesk, submit: Submit
+) -> None:
+    mechanism = await mechanism_for(training, submit, unit=PrivacyUnit.USER, records_per_user=64)
+    assert isinstance(mechanism, Mechanism)
+    assert mechanism.records_per_user == MANIFEST.rules.max_records_per_user == 16
+
+
+async def test_whole_users_are_drawn_out_of_the_users_of_the_dataset(training: TrainingDesk, submit: Submit) -> None:
+    mechanism = await mechanism_for(training, submit, unit=PrivacyUnit.USER, whole_users=True)
+    assert isinstance(mechanism, Mechanism)
+    assert (mechanism.records_per_user, mechanism.whole_users, mechanism.sampling_rate) == (1, True, 6 / 120)
+
+
+async def test_a_dataset_with_records_of_nobody_cannot_hide_users(
+    training: TrainingDesk, submit: Submit, deliver: Deliver
+) -> None:
+    counts = MANIFEST.counts.model_copy(update={"without_user": 1})
+    anonymous = MANIFEST.model_copy(update={"dataset_id": "sha256:d6", "counts": counts})
+    cause = Record("training.requests", 0, 0, 1_700_000_000_000, None, None)
+    key = f"{anonymous.tenant}/{anonymous.dataset_id}"
+    deliver([event_record(topic="datasets.sealed", key=key, data=anonymous, cause=cause, constitution=CONSTITUTION)])
+    wanted = train(dataset_id="sha256:d6", privacy=PrivacySettings(unit=PrivacyUnit.USER, whole_users=True))
+    assert await reason_for(training, submit(wanted)) == "records-without-user"
+
+
+@pytest.mark.usefixtures("sealed")
+async def test_training_without_privacy_needs_the_deployment_to_allow_it_and_has_neither_mechanism_nor_epsilon(
+    desk: CommandDesk, topics: Topics, submit: Submit
+) -> None:
+    allowing = TrainingDesk(
+        desk=desk, topics=topics, make_plan=quick_plan, knows_model=lambda _name: True, unsafe_allow_non_private=True
+    )
+    assignment, _ = await allowing(batch(submit(train(privacy=PrivacySettings(unsafe_non_private=True)))))
+    read = TrainingAssignment.model_validate(data_of(assignment))
+    assert read.mechanism == NoMechanism(unsafe_non_private=True, sampling_rate=6 / 360, expected_batch_size=6.0)
+    assert read.epsilon_planned is None
+    oversized = OptimizerSettings(expected_batch_size=361.0)
+    command = train(2, privacy=PrivacySettings(unsafe_non_private=True), optimizer=oversized)
+    assert await reason_for(allowing, submit(command)) == "batch-over-dataset"

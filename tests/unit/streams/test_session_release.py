@@ -20,6 +20,7 @@ from ctrainer.streams.receipt_verification import ReceiptVerifier, standing_of, 
 from ctrainer.streams.session_data import SessionData
 from ctrainer.streams.session_release import SessionRelease
 from ctrainer.trainer.adapter import add_adapter
+from ctrainer.trainer.batches import Unit
 from ctrainer.trainer.dataset import merkle_root
 from ctrainer.trainer.evaluation import Text
 from ctrainer.trainer.models import LanguageModel, load_model
@@ -99,6 +100,7 @@ def data_for(language_model: LanguageModel, *, held_out: int = 4) -> SessionData
         manifest=manifest,
         membership=Membership(dataset_id="d", train=(Member(sample_id="one", content_digest=DIGEST),), held_out=()),
         train=[example],
+        units=[Unit(identity="one", examples=(0,))],
         held_out=[Text(example=example)] * held_out,
     )
 

@@ -1,22 +1,29 @@
+import stat
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from ctrainer.schemas.privacy import PrivacyMode
 from ctrainer.schemas.training import LoraSettings
 from ctrainer.trainer.accounting import NOTHING
 from ctrainer.trainer.adapter import add_adapter
+from ctrainer.trainer.batches import Unit, slot_of
 from ctrainer.trainer.checkpoint import Checkpoint, Checkpoints
 from ctrainer.trainer.computation import Computation
 from ctrainer.trainer.errors import CheckpointNotSavedError, NotTrainingError
 from ctrainer.trainer.ledger import Granted, Refused
 from ctrainer.trainer.loop import TrainingEnd, TrainingOutcome, train
+from ctrainer.trainer.loss import sample_losses
 from ctrainer.trainer.models import load_model
-from ctrainer.trainer.plan import PrivacyPlan
+from ctrainer.trainer.plan import NonPrivatePlan, PrivacyPlan
 from ctrainer.trainer.randomness import Randomness
-from ctrainer.trainer.tokenization import EncodedExample
+from ctrainer.trainer.tokenization import EncodedExample, collate
 
 Examples = Callable[[int], list[EncodedExample]]
 
@@ -67,11 +74,13 @@ class Session:
 
     def run(
         self,
-        plan: PrivacyPlan,
+        plan: PrivacyPlan | NonPrivatePlan,
         *,
         stop_when: Callable[[], bool] = lambda: False,
         start: Checkpoint | None = None,
         rate: float = 1e-2,
+        units: list[Unit] | None = None,
+        granted_before: int = 0,
     ) -> TrainingOutcome:
         return train(
             model=self.model,
@@ -87,6 +96,8 @@ class Session:
             start=start,
             block_steps=4,
             computation=self.computation,
+            units=units,
+            granted_before=granted_before,
         )
 
     def weights(self) -> list[Tensor]:
@@ -324,3 +335,143 @@ def test_one_poisoned_record_does_not_end_a_session(session: Session) -> None:
     outcome = session.run(plan_of(steps=4, rate=1.0))
     assert outcome == TrainingOutcome(end=TrainingEnd.COMPLETED, step=4, not_finite=4)
     assert all(bool(torch.isfinite(weight).all()) for weight in session.weights())
+
+
+def units_for(rows: list[EncodedExample]) -> list[Unit]:
+    return [Unit(identity=f"record {index}", examples=(index,)) for index in range(len(rows))]
+
+
+def pass_plan(mode: PrivacyMode = PrivacyMode.SINGLE_PASS, **changes: Any) -> PrivacyPlan:
+    bands = 3 if mode is PrivacyMode.SINGLE_PASS_CORRELATED else 1
+    return replace(plan_of(steps=10, rate=0.1), mode=mode, bands=bands, **changes)
+
+
+PASSES = [PrivacyMode.SINGLE_PASS, PrivacyMode.SINGLE_PASS_CORRELATED]
+
+
+def seen_by(session: Session) -> list[tuple[int, ...]]:
+    """Watch which examples, by their tokens, a session computes gradients of."""
+    seen: list[tuple[int, ...]] = []
+
+    def watch(_: object, __: tuple[object, ...], kwargs: dict[str, Tensor]) -> None:
+        for ids, mask in zip(kwargs["input_ids"].tolist(), kwargs["attention_mask"].tolist(), strict=True):
+            seen.append(tuple(ids[: sum(mask)]))
+
+    session.model.register_forward_pre_hook(watch, with_kwargs=True)
+    return seen
+
+
+@pytest.mark.parametrize("mode", PASSES)
+def test_a_single_pass_trains_on_every_record_once(session: Session, mode: PrivacyMode) -> None:
+    seen = seen_by(session)
+    outcome = session.run(pass_plan(mode), units=units_for(session.rows))
+    assert (outcome.end, outcome.step) == (TrainingEnd.COMPLETED, 10)
+    again = Counter(seen) - Counter(row.token_ids for row in session.rows)
+    assert set(seen) == {row.token_ids for row in session.rows}
+    # The watch computes one clipped gradient alone, to look at it.
+    assert again.total() == 1
+
+
+@pytest.mark.parametrize("mode", PASSES)
+@pytest.mark.parametrize("steps_before_the_stop", [1, 4, 7])
+def test_a_seeded_pass_that_is_resumed_equals_one_that_was_not(
+    tiny_folder: Path, tmp_path: Path, examples: Examples, mode: PrivacyMode, steps_before_the_stop: int
+) -> None:
+    whole = Session(tiny_folder, tmp_path / "whole", examples(30))
+    whole.run(pass_plan(mode), units=units_for(whole.rows))
+    stopped = Session(tiny_folder, tmp_path / "stopped", examples(30))
+    asked = iter(range(100))
+    stopped.run(pass_plan(mode), units=units_for(stopped.rows), stop_when=lambda: next(asked) >= steps_before_the_stop)
+    resumed = Session(tiny_folder, tmp_path / "stopped", examples(30))
+    resumed.run(pass_plan(mode), units=units_for(resumed.rows), start=resumed.checkpoints.newest().checkpoint)
+    assert all(torch.equal(a, b) for a, b in zip(whole.weights(), resumed.weights(), strict=True))
+
+
+@pytest.mark.parametrize("mode", PASSES)
+def test_a_pass_goes_on_beyond_what_a_killed_process_may_have_released(
+    tiny_folder: Path, tmp_path: Path, examples: Examples, mode: PrivacyMode
+) -> None:
+    killed = Session(tiny_folder, tmp_path, examples(30))
+    before = seen_by(killed)
+    kill_in_a_forward_pass(killed, 2)
+    with pytest.raises(Killed):
+        killed.run(pass_plan(mode), units=units_for(killed.rows))
+    granted = max(first + steps for first, steps in killed.ledger.asked)
+    successor = Session(tiny_folder, tmp_path, examples(30))
+    after = seen_by(successor)
+    start = successor.checkpoints.newest().checkpoint
+    outcome = successor.run(pass_plan(mode), units=units_for(successor.rows), start=start, granted_before=granted)
+    assert (outcome.end, outcome.step) == (TrainingEnd.COMPLETED, 10)
+    assert successor.ledger.asked[0][0] == granted
+    assert before
+    assert after
+    released = {row.token_ids for row in successor.rows if slot_of_row(successor, row) < start_of(start)}
+    assert set(before).isdisjoint(after)
+    assert released <= set(before)
+
+
+def start_of(checkpoint: Checkpoint | None) -> int:
+    return checkpoint.step if checkpoint else 0
+
+
+def slot_of_row(session: Session, row: EncodedExample) -> int:
+    return slot_of(f"record {session.rows.index(row)}", rate=0.1)
+
+
+def test_a_pass_that_was_granted_whole_and_left_nothing_gives_no_adapter(session: Session) -> None:
+    with pytest.raises(NotTrainingError, match="no checkpoint"):
+        session.run(pass_plan(), units=units_for(session.rows), granted_before=10)
+
+
+def test_granted_steps_of_a_poisson_session_are_run_again(session: Session) -> None:
+    session.run(plan_of(steps=8), granted_before=4)
+    assert session.ledger.asked == [(0, 4), (4, 4)]
+
+
+def test_keys_of_correlated_noise_are_kept_while_the_pass_goes_on_and_not_beyond(session: Session) -> None:
+    session.randomness = Randomness.secure()
+    key, kept = session.randomness.key.hex(), []
+    session.on_block = lambda step: kept.append(key in position_of(session, step))
+    session.run(pass_plan(PrivacyMode.SINGLE_PASS_CORRELATED), units=units_for(session.rows))
+    assert kept == [True, True, False]
+    assert session.checkpoints.steps() == (10,)
+    place = next(session.checkpoints.folder.iterdir())
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+
+
+def test_no_key_of_independent_noise_is_ever_kept(session: Session) -> None:
+    session.randomness = Randomness.secure()
+    key, kept = session.randomness.key.hex(), []
+    session.on_block = lambda step: kept.append(key in position_of(session, step))
+    session.run(pass_plan(PrivacyMode.SINGLE_PASS), units=units_for(session.rows))
+    assert kept == [False, False, False]
+
+
+def position_of(session: Session, step: int) -> str:
+    return session.checkpoints.read(step).files["position.json"].decode()
+
+
+@pytest.mark.parametrize("changes", [{"mode": PrivacyMode.SINGLE_PASS}, {"whole_users": True}])
+def test_what_goes_by_identities_is_refused_without_them(session: Session, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="identities"):
+        session.run(replace(plan_of(), **changes))
+
+
+def test_training_without_privacy_clips_nothing_and_adds_no_noise(session: Session) -> None:
+    plan = NonPrivatePlan(sampling_rate=0.5, expected_batch_size=15.0, steps=6)
+    position = session.randomness.position
+    outcome = session.run(plan)
+    assert outcome.end is TrainingEnd.COMPLETED
+    # Poisson draws only: 30 numbers of 8 bytes for each step.
+    assert session.randomness.position - position == 6 * 15
+
+
+def test_training_without_privacy_learns_what_it_is_shown(session: Session) -> None:
+    before = loss_of(session)
+    session.run(NonPrivatePlan(sampling_rate=1.0, expected_batch_size=30.0, steps=12), rate=0.1)
+    assert loss_of(session) < before - 0.2
+
+
+def loss_of(session: Session) -> float:
+    with torch.no_grad():
+        return float(sample_losses(session.model, collate(session.rows, pad_token_id=0)).mean())

@@ -3,10 +3,10 @@ from typing import Any
 
 import pytest
 
-from ctrainer.schemas.privacy import Adjacency, PrivacyUnit
+from ctrainer.schemas.privacy import Adjacency, PrivacyMode, PrivacyUnit
 from ctrainer.trainer.accounting import NOTHING, compose, epsilon_of, prv_epsilon, rdp_of_step
 from ctrainer.trainer.ledger import Granted, LedgerState, Refused, reserve
-from ctrainer.trainer.plan import Fault, PlanMode, PrivacyPlan, RecordOrder, make_plan
+from ctrainer.trainer.plan import Fault, PrivacyPlan, RecordOrder, make_plan
 from ctrainer.trainer.user_accounting import user_rdp_of_step
 
 
@@ -156,7 +156,7 @@ def test_users_with_several_records_get_more_noise() -> None:
 
 
 def test_a_single_pass_costs_one_release_without_amplification() -> None:
-    plan = plan_for(mode=PlanMode.SINGLE_PASS, order=RecordOrder.ARRIVAL)
+    plan = plan_for(mode=PrivacyMode.SINGLE_PASS, order=RecordOrder.ARRIVAL)
     assert isinstance(plan, PrivacyPlan)
     assert plan.epsilon_planned == epsilon_of(rdp_of_step(1.0, plan.noise_multiplier), 1e-5)
     assert plan.noise_multiplier > 0.6
@@ -165,15 +165,22 @@ def test_a_single_pass_costs_one_release_without_amplification() -> None:
 @pytest.mark.parametrize(
     ("mode", "order"),
     [
-        (PlanMode.SEALED_POISSON, RecordOrder.ARRIVAL),
-        (PlanMode.SINGLE_PASS, RecordOrder.SEALED),
-        (PlanMode.SINGLE_PASS_CORRELATED, RecordOrder.SEALED),
+        (PrivacyMode.SEALED_POISSON, RecordOrder.SEALED),
+        (PrivacyMode.SINGLE_PASS, RecordOrder.SEALED),
+        (PrivacyMode.SINGLE_PASS, RecordOrder.ARRIVAL),
+        (PrivacyMode.SINGLE_PASS_CORRELATED, RecordOrder.SEALED),
+        (PrivacyMode.SINGLE_PASS_CORRELATED, RecordOrder.ARRIVAL),
     ],
 )
-def test_a_mode_that_does_not_match_the_order_of_the_data_is_refused(mode: PlanMode, order: RecordOrder) -> None:
-    faults = plan_for(mode=mode, order=order)
+def test_a_mode_fits_data_that_it_can_draw_from(mode: PrivacyMode, order: RecordOrder) -> None:
+    assert isinstance(plan_for(mode=mode, order=order), PrivacyPlan)
+
+
+def test_drawing_from_data_that_only_arrives_is_refused_as_its_amplification_would_not_be_there() -> None:
+    faults = plan_for(mode=PrivacyMode.SEALED_POISSON, order=RecordOrder.ARRIVAL)
     assert isinstance(faults, tuple)
     assert [fault.reason for fault in faults] == ["mode-not-for-this-order"]
+    assert "single-pass" in faults[0].acceptable
 
 
 @pytest.mark.parametrize(
@@ -191,7 +198,7 @@ def test_a_mode_that_does_not_match_the_order_of_the_data_is_refused(mode: PlanM
         ({"spare_blocks": -1}, "spare-blocks-negative"),
         ({"records_per_user": 2}, "unsupported-user-unit"),
         ({"adjacency": Adjacency.REPLACE_ONE}, "unsupported-adjacency"),
-        ({"steps": 100, "mode": PlanMode.SINGLE_PASS, "order": RecordOrder.ARRIVAL}, "pass-over-dataset"),
+        ({"steps": 100, "mode": PrivacyMode.SINGLE_PASS, "order": RecordOrder.ARRIVAL}, "pass-over-dataset"),
     ],
 )
 def test_a_number_that_no_plan_can_have_is_refused_by_its_name(changes: dict[str, Any], reason: str) -> None:
@@ -223,3 +230,20 @@ def test_an_epsilon_that_no_noise_reaches_is_refused() -> None:
     faults = plan_for(epsilon=1e-6)
     assert isinstance(faults, tuple)
     assert [fault.reason for fault in faults] == ["epsilon-out-of-reach"]
+
+
+@pytest.mark.parametrize("count", [2, 5, 16])
+@pytest.mark.parametrize("noise", [0.3, 0.8, 4.0])
+def test_the_cost_of_a_user_is_finite_at_every_order_and_never_below_what_a_part_of_it_costs(
+    count: int, noise: float
+) -> None:
+    user = user_rdp_of_step(0.05, noise, records_per_user=count)
+    fewer = user_rdp_of_step(0.05, noise, records_per_user=count - 1)
+    assert all(map(math.isfinite, user))
+    assert all(more >= less * (1 - 1e-9) for more, less in zip(user, fewer, strict=True))
+
+
+@pytest.mark.parametrize(("count", "exact"), [(1, 2.05), (4, 8.70), (16, 42.4)])
+def test_the_cost_of_a_user_is_above_the_exact_loss_distribution(count: int, exact: float) -> None:
+    spent = compose(NOTHING, user_rdp_of_step(0.01024, 0.8, records_per_user=count), 292)
+    assert exact <= epsilon_of(spent, 1e-5) <= 1.4 * exact

@@ -9,6 +9,7 @@ from torch import nn
 
 from ctrainer.trainer.checkpoint import Checkpoint
 from ctrainer.trainer.errors import CorruptCheckpointError
+from ctrainer.trainer.noise import IndependentNoise
 from ctrainer.trainer.randomness import Randomness
 from ctrainer.trainer.state import Progress
 
@@ -21,7 +22,8 @@ def progress(*, shape: tuple[int, int] = (2, 3), name: str = "weight", secure: b
         weight = nn.Parameter(torch.randn(shape))
     optimizer = torch.optim.AdamW([weight], lr=0.1, fused=True)
     randomness = Randomness.secure() if secure else Randomness.unsafe_from_seed(seed)
-    return Progress(weights={name: weight}, optimizer=optimizer, randomness=randomness)
+    noises = IndependentNoise(blocks=[], scale=1.0, randomness=randomness)
+    return Progress(weights={name: weight}, optimizer=optimizer, randomness=randomness, noises=noises)
 
 
 def advance(session: Progress, steps: int) -> None:
