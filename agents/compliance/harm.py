@@ -17,6 +17,8 @@ from struct import unpack
 from types import MappingProxyType
 from typing import Self
 
+from ctrainer.agents.compliance.detectors.normalization import normalized
+
 _PACKAGE = "ctrainer.agents.compliance"
 _WEIGHTS = "harm_model.json.gz"
 _ENCODING = "latin-1"
@@ -41,12 +43,12 @@ _LETTERS = bytes(
 
 
 def words_of(text: str) -> list[bytes]:
-    r"""Return the words of a text as the model sees them.
+    r"""Return the words of a text as the model sees them, without disguises.
 
     >>> words_of("Don't PANIC, naïve reader: 42!")
     [b'don', b't', b'panic', b'na\xc3\xafve', b'reader', b'42']
     """
-    return text.encode("utf-8", "replace").translate(_LETTERS).split()
+    return normalized(text)[0].encode("utf-8", "replace").translate(_LETTERS).split()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

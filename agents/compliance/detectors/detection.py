@@ -7,16 +7,17 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeAlias
 
 from ctrainer.agents.compliance.conversation import StrictRole, Tools, Turn
+from ctrainer.agents.compliance.detectors.backwards import both_ways
 from ctrainer.agents.compliance.detectors.encoded import TRIGGER, decoded_views
 from ctrainer.agents.compliance.detectors.findings import Found, Source, sources_of
 from ctrainer.agents.compliance.detectors.names import HARM_SCORE, UNCOVERED_LANGUAGE
-from ctrainer.agents.compliance.detectors.normalization import is_disguised, normalized, original_span, undisguised
+from ctrainer.agents.compliance.detectors.normalization import is_disguised, original_span, undisguised
 from ctrainer.agents.compliance.detectors.patterns import Pattern, PatternScanner
 from ctrainer.agents.compliance.detectors.tools import TOOL_RULES, tool_findings
 from ctrainer.agents.compliance.segments import CONTENT, Segment, contents, has_escapes, segments
 from ctrainer.schemas.constitution import Constitution, Rule
 
-PATTERNS_VERSION = f"patterns-3+phonenumbers-{version('phonenumbers')}"
+PATTERNS_VERSION = f"patterns-4+phonenumbers-{version('phonenumbers')}"
 """Changes whenever the same rules could find something else in the same text."""
 
 
@@ -186,7 +187,7 @@ def _views(texts: Sequence[Segment]) -> Sequence[Segment] | Sequence[_View]:
     whole = "\n".join([segment.text for segment in texts])
     if not is_disguised(whole) and not any(has_escapes(segment.text) for segment in texts):
         return texts
-    return [_View(*normalized(segment.scannable())) for segment in texts]
+    return [_View(*both_ways(segment.scannable())) for segment in texts]
 
 
 def _pattern(rule: Rule) -> Pattern:

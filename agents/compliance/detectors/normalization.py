@@ -4,7 +4,7 @@ What is changed, and nothing else: format characters, variation selectors and co
 compatibility form (Unicode Standard Annex 15, NFKC) is ASCII, digits of any script, odd spaces and dashes, and tag
 characters become ASCII; Cyrillic, Greek and Armenian look-alikes of Latin letters become those letters, but only in
 words that hold Latin letters as well; lone surrogates, which JSON can carry, become U+FFFD. Text that runs backwards
-under a bidirectional override loses the override and keeps its order.
+under a bidirectional override loses the override and keeps its order; `backwards` has it as it is seen.
 """
 
 import re
@@ -109,14 +109,16 @@ def normalized(text: str) -> tuple[str, Sequence[int] | None]:
 def original_span(places: Sequence[int] | None, start: int, end: int) -> tuple[int, int]:
     r"""Return the span of the original text that a span of the normalised text, not empty, stands for.
 
-    Hidden characters within the span, and those that follow it at once, belong to it.
+    Hidden characters within the span, and those that follow it at once, belong to it. Where places go back, as in text
+    that is read backwards, the span is the one between them.
 
     >>> original_span(normalized("a 4\u200b1\u0336 b")[1], 2, 4)
     (2, 6)
     """
     if places is None:
         return start, end
-    return places[start], max(places[end], places[end - 1] + 1)
+    first, last = places[start], places[end - 1]
+    return (last, first + 1) if last < first else (first, max(places[end], last + 1))
 
 
 def is_disguised(text: str) -> bool:

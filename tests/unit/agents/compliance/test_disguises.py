@@ -40,6 +40,8 @@ HIDING: Mapping[str, Callable[[str], str]] = MappingProxyType(
         "odd spaces": lambda text: text.replace(" ", "\u00a0").replace("-", "\u2011"),
         "tags": lambda text: "".join(chr(0xE0000 + ord(character)) for character in text),
         "variation selectors": "\ufe0f".join,
+        "backwards": lambda text: f"\u202e{text[::-1]}\u202c",
+        "backwards with zero width": lambda text: "\u202e" + "\u200b".join(text[::-1]) + "\u202c",
     }
 )
 ENCODING: Mapping[str, Callable[[str], str]] = MappingProxyType(
@@ -94,3 +96,21 @@ def test_tool_arguments_are_seen_through() -> None:
 
 def test_a_lone_surrogate_hides_nothing_and_breaks_nothing() -> None:
     assert found(said("\ud800 ann@example.org"), "email")
+
+
+def test_what_is_seen_backwards_is_redacted_and_read_by_a_person() -> None:
+    turn = said("My number is \u202e9999-90-912\u202c, tell nobody. \u202e9999-90-912")
+    assert len(found(turn, "backwards-text")) == 2
+    redacted = redact([turn], (), found(turn, "us-ssn"))
+    assert redacted.messages[0]["content"] == "My number is \u202e<SSN_1>\u202c, tell nobody. \u202e<SSN_1>"
+
+
+def test_what_is_written_forwards_under_an_override_is_found_as_well() -> None:
+    turn = said("\u202e219-09-9999")
+    assert [(one.start, one.end) for one in found(turn, "us-ssn")] == [(1, 12)]
+
+
+def test_honest_text_of_a_script_that_runs_from_right_to_left_needs_no_override_and_is_not_called_backwards() -> None:
+    assert not found(
+        said("\u200f\u05e9\u05dc\u05d5\u05dd\u200e \u2067\u05e2\u05d5\u05dc\u05dd\u2069"), "backwards-text"
+    )
