@@ -9,7 +9,7 @@ import orjson
 from ctrainer.agents.compliance.conversation import StrictRole, Turn
 from ctrainer.agents.compliance.judgement import Court, Examination, judged_json
 from ctrainer.agents.compliance.policy import Decision
-from ctrainer.agents.compliance.shape import ShapedSample, shape
+from ctrainer.agents.compliance.shape import MAX_RECORD_BYTES, ShapedSample, shape
 from ctrainer.agents.compliance.verdicts import Verdicts
 from ctrainer.schemas.errors import ContractError
 
@@ -23,7 +23,7 @@ def record(line: bytes) -> ShapedSample:
     Raises:
         ContractError: the line is none.
     """
-    return shape(line)
+    return shape(line.rstrip(b"\r\n"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +37,17 @@ class Text:
         """Read a line.
 
         Raises:
-            ContractError: the line is not UTF-8, or not a JSON object with such a field.
+            ContractError: the line is too long, not UTF-8, or not a JSON object with such a field.
         """
+        line = line.rstrip(b"\r\n")
+        if len(line) > MAX_RECORD_BYTES:
+            raise ContractError("record-too-large", f"line: expected at most {MAX_RECORD_BYTES} bytes")
         return spoken(self._text(line), self.role)
 
     def _text(self, line: bytes) -> str:
         try:
             if self.field is None:
-                return line.decode().rstrip("\r\n")
+                return line.decode()
             value = orjson.loads(line)
         except UnicodeDecodeError as error:
             raise ContractError("not-utf8", f"line: byte {error.start} is not UTF-8") from error

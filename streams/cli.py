@@ -3,7 +3,9 @@
 Exit codes: 0 done; 1 refused, failed or not healthy, with one line that says why; 2 the command line itself was wrong.
 """
 
+import os
 import sys
+from pathlib import Path
 
 import typer
 from aiokafka.errors import KafkaError
@@ -61,11 +63,27 @@ app.command("doctor")(doctor.doctor)
 
 def main() -> None:
     """Run the command line; a person's mistake is one line on standard error and never a traceback."""
+    _open_closed_streams()
     try:
         app()
     except (ConstitutionalTrainerError, KafkaError) as error:
-        Console(stderr=True).print(f"ctrainer: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
+        _tell(error)
+    except OSError as error:
+        # What could not be written stays in a buffer that Python would try once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _tell(error)
+
+
+def _tell(error: Exception) -> None:
+    Console(stderr=True).print(f"ctrainer: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(1)
+
+
+def _open_closed_streams() -> None:
+    """Put nothing in the place of standard streams that the caller closed."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
 
 
 if __name__ == "__main__":

@@ -54,6 +54,10 @@ class NoDataError(ConstitutionalTrainerError):
     """The folder holds none of the known sets."""
 
 
+class LabelError(ConstitutionalTrainerError):
+    """A line of a set is not a row of it."""
+
+
 class LabelledData:
     """The sets below a folder."""
 
@@ -71,6 +75,7 @@ class LabelledData:
 
         Raises:
             NoDataError: there is none.
+            LabelError: a line is not a row of its set; the message names the place and never its text.
         """
         readers: Mapping[str, Callable[[Row], Iterator[LabelledText]]] = {
             "xstest": self._xstest,
@@ -85,21 +90,17 @@ class LabelledData:
             "presidio_synth": self._personal,
             "synthetic_secrets": self._secret,
         }
-        found = [
-            text
-            for name, read in readers.items()
-            for row in self._rows(name)
-            for text in read(row)
-            if text.text.strip()
-        ]
+        found = [text for name, read in readers.items() for text in self._texts(name, read) if text.text.strip()]
         if not found:
             raise NoDataError(f"{self._folder}: holds none of {', '.join(readers)} with JSON Lines in it")
         return found
 
-    def _rows(self, name: str) -> Iterator[Row]:
+    def _texts(self, name: str, read: Callable[[Row], Iterator[LabelledText]]) -> Iterator[LabelledText]:
         for path in sorted((self._folder / name).glob("*.jsonl")):
-            with path.open(encoding="utf-8") as lines:
-                yield from map(json.loads, lines)
+            with path.open("rb") as lines:
+                for number, line in enumerate(lines, start=1):
+                    if line.strip():
+                        yield from _read(line, read, place=f"{path}, line {number}")
 
     def _said(self, source: str, text: str, hazard: str | None) -> LabelledText:
         principle = self._of_hazard.get(hazard) if hazard else None
@@ -155,3 +156,16 @@ class LabelledData:
         principle = "key-material" if row["type"] == "pem" else "secrets"
         breaches = frozenset({principle}) if row["label"] else frozenset[str]()
         yield LabelledText("synthetic_secrets", row["text"], "user", breaches, harmful=None)
+
+
+def _read(line: bytes, read: Callable[[Row], Iterator[LabelledText]], *, place: str) -> list[LabelledText]:
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+        texts = list(read(row)) if isinstance(row, dict) else None
+    except KeyError as error:
+        raise LabelError(f"{place}: has no field {error}") from error
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
+        raise LabelError(f"{place}: {type(error).__name__}, expected one row of the set as JSON") from error
+    if texts is None or not all(isinstance(text.text, str) for text in texts):
+        raise LabelError(f"{place}: expected one row of the set as JSON, with its texts as strings")
+    return texts

@@ -5,17 +5,16 @@ from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from ctrainer.agents.compliance.detectors.detection import patterns_of
 from ctrainer.agents.compliance.detectors.names import DETECTORS, HARM_SCORE
 from ctrainer.agents.compliance.detectors.patterns import are_in_dialect, fault_of_expression, fault_of_pattern
 from ctrainer.agents.compliance.detectors.validators import VALIDATORS
+from ctrainer.agents.compliance.yaml_document import YamlError, read_yaml
 from ctrainer.schemas.constitution import Action, Constitution, Mode, Principle, Rule
 from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH
 from ctrainer.schemas.errors import ConstitutionalTrainerError
-from ctrainer.schemas.message import describe_faults
 
 MOST_CHARACTERS = 1_048_576
 
@@ -40,14 +39,14 @@ def load_constitution(text: str, *, governance_hash: str = GOVERNANCE_HASH) -> C
     Raises:
         ConstitutionError: with every fault of the document.
     """
-    document = _parse(text)
-    faults = list(_governance_faults(document, governance_hash))
+    document, faults = _parse(text)
+    faults += _governance_faults(document, governance_hash)
     try:
         constitution = Constitution.model_validate(document)
     except ValidationError as error:
         readable = list(_readable_principles(document.get("principles")))
         raise ConstitutionError(
-            [*describe_faults(error).split("; "), *faults, *_faults(readable), *_hyperscan_faults(readable)]
+            [*_field_faults(error), *faults, *_faults(readable), *_hyperscan_faults(readable)]
         ) from error
     faults += [*_faults(constitution.principles), *_enforcement_faults(constitution)]
     # What is compiled as a whole here is what judging needs; one by one it would take as long again.
@@ -58,18 +57,26 @@ def load_constitution(text: str, *, governance_hash: str = GOVERNANCE_HASH) -> C
     return constitution
 
 
-def _parse(text: str) -> dict[str, Any]:
+def _parse(text: str) -> tuple[dict[str, Any], list[str]]:
     if len(text) > MOST_CHARACTERS:
         raise ConstitutionError([f"document: got {len(text)} characters, expected at most {MOST_CHARACTERS}"])
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConstitutionError([f"document: not well-formed YAML: {error}"]) from error
-    except RecursionError as error:
-        raise ConstitutionError(["document: nested too deeply"]) from error
+        document, repeated = read_yaml(text)
+    except YamlError as error:
+        raise ConstitutionError([f"document: {error}"]) from error
     if not isinstance(document, dict):
         raise ConstitutionError(["document: expected a mapping with id, version, governance_hash and principles"])
-    return {name: value for name, value in document.items() if not str(name).startswith("x-")}
+    return {name: value for name, value in document.items() if not str(name).startswith("x-")}, repeated
+
+
+def _field_faults(error: ValidationError) -> Iterator[str]:
+    """Yield what is wrong with each field; a list that is too short only for faults inside it is not one more."""
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    places = [fault["loc"] for fault in faults]
+    for fault, place in zip(faults, places, strict=True):
+        has_inner = any(other[: len(place)] == place and len(other) > len(place) for other in places)
+        if not (fault["type"] == "too_short" and has_inner):
+            yield f"{'.'.join(map(str, place)) or 'document'}: {fault['msg']}"
 
 
 def _readable_principles(documents: object) -> Iterator[Principle]:

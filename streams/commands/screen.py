@@ -2,10 +2,12 @@
 
 import asyncio
 import sys
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from enum import StrEnum
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -15,6 +17,7 @@ import typer
 
 from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.policy import RegorusEngine, bundle_of
+from ctrainer.agents.compliance.shape import MAX_RECORD_BYTES
 from ctrainer.agents.trial import Text, Trial, record
 from ctrainer.streams.active_constitution import read_constitution
 from ctrainer.streams.guard.guards import connect_guard, guard_model, guard_of
@@ -47,6 +50,8 @@ def screen(
 
     A line that begins with { is a flywheel record, any other a plain text, unless an option says what all lines are.
     """
+    if text and text_field:
+        raise typer.BadParameter("--text takes each line as it is, --text-field takes it from JSON: choose one")
     settings = Settings.read()
     constitution, connection = read_constitution(settings), connect_guard(settings)
     court = Court(constitution, guard=guard_of(constitution, settings, guard_model(settings, connection)))
@@ -79,6 +84,19 @@ async def _decisions(trial: Trial, lines: BinaryIO) -> Counter[str]:
 
 def _chunks(lines: BinaryIO) -> Iterator[list[bytes]]:
     """Yield lines that are not blank, some at a time."""
-    told = (line for line in lines if line.strip())
+    told = (line for line in _lines(lines) if line.strip())
     while chunk := list(islice(told, LINES_AT_ONCE)):
         yield chunk
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield lines without the mark that some programs put before the first one.
+
+    Of a line that is longer than any record may be, only as much is kept as shows that.
+    """
+    longest = len(BOM_UTF8) + MAX_RECORD_BYTES + len(b"\r\n") + 1
+    for number, line in enumerate(iter(partial(file.readline, longest), b"")):
+        rest = line
+        while len(rest) == longest and not rest.endswith(b"\n"):
+            rest = file.readline(longest)
+        yield line if number else line.removeprefix(BOM_UTF8)

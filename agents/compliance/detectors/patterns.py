@@ -96,7 +96,8 @@ def fault_of_expression(expression: str) -> str | None:
     try:
         re2.compile(expression.encode(), _options(ignore_case=True))
     except re2.error as error:
-        return str(error)
+        (fault,) = error.args
+        return fault.decode("utf-8", "replace") if isinstance(fault, bytes) else str(fault)
     return None
 
 

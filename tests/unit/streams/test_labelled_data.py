@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ctrainer.agents.compliance.loading import default_constitution
-from ctrainer.streams.labelled_data import LabelledData, NoDataError
+from ctrainer.streams.labelled_data import LabelError, LabelledData, NoDataError
 
 CONSTITUTION = default_constitution()
 ROWS: dict[str, list[dict[str, Any]]] = {
@@ -52,3 +52,34 @@ def test_an_answer_is_judged_as_one(data: LabelledData) -> None:
 def test_a_folder_without_any_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NoDataError):
         LabelledData(tmp_path, CONSTITUTION).texts()
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("xstest", b"no JSON"),
+        ("xstest", b"\xff\xfe"),
+        ("xstest", b"[]"),
+        ("xstest", b'{"text": 5, "label": 0}'),
+        ("xstest", b'{"label": 1}'),
+        ("openai_moderation", b'{"text": "a", "label": 1}'),
+        ("openai_moderation", b'{"text": "a", "label": 1, "categories": []}'),
+        ("presidio_synth", b'{"text": "a", "spans": [{"kind": 1}]}'),
+        ("presidio_synth", b'{"text": "a", "spans": 7}'),
+        ("self_instruct", b'{"text": "a", "response": 5}'),
+        ("xstest", b"9" * 5_000),
+        ("xstest", b"[" * 100_000),
+    ],
+)
+def test_a_line_that_is_no_row_is_named_by_its_place_and_not_shown(tmp_path: Path, name: str, line: bytes) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "dev.jsonl").write_bytes(b"\n" + line)
+    with pytest.raises(LabelError, match=r"dev\.jsonl, line 2") as refused:
+        LabelledData(tmp_path, CONSTITUTION).texts()
+    assert line[:40].decode(errors="replace") not in str(refused.value)
+
+
+def test_a_mark_at_the_start_and_blank_lines_are_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "xstest").mkdir()
+    (tmp_path / "xstest" / "dev.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "a", "label": 1}\n\n')
+    assert [text.text for text in LabelledData(tmp_path, CONSTITUTION).texts()] == ["a"]

@@ -87,6 +87,29 @@ def test_a_pattern_that_would_never_end_elsewhere_is_judged_at_once_here(pattern
     assert time.process_time() - started < 2.0, "a backtracking engine takes longer than the age of the world"
 
 
+def test_what_other_readers_take_for_truth_or_a_date_is_the_text_that_stands_there() -> None:
+    text = document(principle(), principle(id="later", mode="shadow", rules=[])).replace("mode: shadow", "mode: off")
+    loaded = load_constitution(text.replace("- en", "- no").replace("version: '1'", "version: 2024-01-01"))
+    assert (loaded.principles[1].mode.value, loaded.languages, loaded.version) == ("off", ("no",), "2024-01-01")
+
+
+def test_an_anchor_may_be_merged_and_changed() -> None:
+    merged = (
+        "x-a: &a {id: p, statement: s, severity: low, action: reject}\n"
+        + document(version="v1").partition("principles:")[0]
+    )
+    text = merged + "version: v1\nprinciples: [{<<: *a, severity: high, rules: [{id: r, label: R, pattern: a}]}]"
+    assert load_constitution(text).principles[0].severity.value == "high"
+
+
+def test_a_fault_says_what_was_expected_and_is_told_once() -> None:
+    faults = faults_of(document(principle(severity="purple")) + "id: again\n").splitlines()
+    assert faults == [
+        "principles.0.severity: Input should be 'low', 'medium', 'high' or 'critical'",
+        "line 15: the key 'id' is there twice",
+    ]
+
+
 def test_a_principle_without_rules_may_be_observed() -> None:
     observed = principle(id="later", mode="shadow", rules=[])
     assert len(load_constitution(document(principle(), observed)).principles) == 2
@@ -110,6 +133,17 @@ ALIASES = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ALIASES + "principles: *i",
         "[" * 50_000,
         "x" * 1_048_577,
+        document() + "id: other\n",
+        document().replace("severity: low", "severity: low\n  mode: 'off'\n  mode: enforce"),
+        document() + "minimum_score: " + "9" * 5_000,
+        document() + "minimum_score: .nan",
+        document() + "x-run: !!python/object/apply:os.system [ls]",
+        document() + "? [a]\n: b",
+        document() + "---\nid: other",
+        document(principle(rules=[{"id": "r", "label": "R", "pattern": "(x{1000}){1000}"}])),
+        document(principle(rules=[{"id": "r", "label": "R", "pattern": "((a{1,100}){1,100}){1,100}"}])),
+        document(principle(rules=[{"id": "r", "label": "R", "pattern": "x*"}])),
+        document(principle(rules=[{"id": "r", "label": "R", "pattern": "a", "allow": ["(a+)+$", "(?=a)"]}])),
     ],
 )
 def test_what_is_no_constitution_is_refused(text: str) -> None:

@@ -1,0 +1,106 @@
+"""What a hostile or a careless user gives to `ctrainer screen` has an outcome for each line, and no traceback."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from ctrainer.agents.compliance.shape import MAX_RECORD_BYTES
+from ctrainer.streams.cli import app
+
+RECORD = {
+    "timestamp": 1,
+    "client_id": "shop",
+    "workload_id": "desk",
+    "request": {"messages": [{"role": "user", "content": "Where?"}]},
+    "response": {"choices": [{"message": {"role": "assistant", "content": "Here."}}]},
+}
+
+
+def screened(folder: Path, data: bytes, *options: str) -> list[dict[str, Any]]:
+    (folder / "lines").write_bytes(data)
+    result = CliRunner().invoke(app, ["screen", str(folder / "lines"), "--json", *options])
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def outcomes(folder: Path, data: bytes, *options: str) -> list[str]:
+    return [one.get("reason") or one["verdict"] for one in screened(folder, data, *options)]
+
+
+def test_lines_are_judged_in_their_order_across_batches(tmp_path: Path) -> None:
+    lines = [f"My SSN is 219-09-9999, said {number}" if number % 3 == 0 else f"Hello {number}" for number in range(600)]
+    shown = screened(tmp_path, "\n".join(lines).encode(), "--show-text")
+    assert [one["verdict"] for one in shown] == ["redact" if number % 3 == 0 else "accept" for number in range(600)]
+    assert [one["messages"][0]["content"] for one in shown] == [
+        line.replace("219-09-9999", "<SSN_1>") for line in lines
+    ]
+
+
+def test_records_and_plain_texts_may_stand_beside_each_other(tmp_path: Path) -> None:
+    data = json.dumps(RECORD).encode() + b"\r\n\n   \nHello\n" + json.dumps(RECORD).encode()
+    assert [one["tenant"] for one in screened(tmp_path, data)] == ["shop", "", "shop"]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", []),
+        (b"\n\n \t\n", []),
+        (b"\xff\xfe\nHello", ["not-utf8", "accept"]),
+        (b"{\x00}\nHello", ["not-json", "accept"]),
+        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, ["not-json"]),
+        (b"Hello\x00there", ["accept"]),
+        (b"\xef\xbb\xbf" + json.dumps(RECORD).encode(), ["accept"]),
+        (b"\xef\xbb\xbf{}", ["missing-field"]),
+        ("Hello".encode("utf-16"), ["not-utf8"]),
+        (b"x" * MAX_RECORD_BYTES + b"\nHello", ["accept", "accept"]),
+        (b"x" * (MAX_RECORD_BYTES + 1) + b"\nHello", ["record-too-large", "accept"]),
+        (b"x" * (3 * MAX_RECORD_BYTES) + b"\nHello", ["record-too-large", "accept"]),
+        (b"\xef\xbb\xbf{" + b" " * (3 * MAX_RECORD_BYTES) + b"\nHello", ["record-too-large", "accept"]),
+    ],
+)
+def test_every_line_has_an_outcome(tmp_path: Path, data: bytes, expected: list[str]) -> None:
+    assert outcomes(tmp_path, data) == expected
+
+
+def test_a_text_field_that_is_none_is_told_line_by_line(tmp_path: Path) -> None:
+    lines = b'{"t": 5}\n{"t": null}\n[]\n{"u": "x"}\n{"t": "Hello"}\n{"t": "\\ud800"}\nplain'
+    assert outcomes(tmp_path, lines, "--text-field", "t") == [
+        *["missing-field"] * 4,
+        "accept",
+        "not-json",
+        "not-json",
+    ]
+
+
+def test_two_ways_to_read_a_line_are_one_too_many(tmp_path: Path) -> None:
+    (tmp_path / "lines").write_text("Hello")
+    result = CliRunner().invoke(app, ["screen", str(tmp_path / "lines"), "--text", "--text-field", "t"])
+    assert result.exit_code == 2
+    assert "choose one" in result.output
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code", "told"),
+    [
+        ("<&-", 0, ""),
+        ("<lines >&-", 0, ""),
+        ("<lines >/dev/full", 1, "No space left on device"),
+        ("<lines | head -c 1 >first", 0, ""),
+    ],
+)
+def test_streams_that_are_closed_full_or_broken_give_no_traceback(
+    tmp_path: Path, redirected: str, code: int, told: str
+) -> None:
+    (tmp_path / "lines").write_text("Hello\n" * 5_000)
+    ours = f"{sys.executable} -m ctrainer.streams.cli screen --json"
+    done = subprocess.run(  # noqa: S602 - the shell is what closes streams
+        f"{ours} {redirected}", shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    assert told in done.stderr
