@@ -141,6 +141,7 @@ def evaluation_json(held_out: Prediction | None, verdict: GateVerdict) -> bytes:
         "perplexity": held_out.perplexity if held_out else None,
         "token_accuracy": held_out.token_accuracy if held_out else None,
         "call_accuracy": held_out.call_accuracy if held_out else None,
+        "call_token_accuracy": held_out.call_token_accuracy if held_out else None,
         "checks": verdict.checks,
     }
     return orjson.dumps(document)

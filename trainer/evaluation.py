@@ -34,8 +34,9 @@ class Text:
 class Prediction:
     """How well both models predict the learnable tokens of some texts, each token given all before it.
 
-    `token_accuracy` is the share of tokens that are the most probable ones. `call_accuracy` is the share of turns with
-    tool calls in which every token of every call (names and arguments) is; None where no text has such a turn.
+    `token_accuracy` is the share of tokens that are the most probable ones. `call_token_accuracy` is that of the tokens
+    of tool calls (names and arguments), and `call_accuracy` the share of turns with calls in which every one of them
+    is; both are None where no text has such a turn.
     """
 
     texts: int
@@ -43,6 +44,7 @@ class Prediction:
     perplexity: Measured
     token_accuracy: Measured
     call_accuracy: Measured | None
+    call_token_accuracy: Measured | None = None
 
 
 def measure_prediction(*, model: Any, texts: Sequence[Text], pad_token_id: int) -> Prediction:
@@ -53,15 +55,13 @@ def measure_prediction(*, model: Any, texts: Sequence[Text], pad_token_id: int) 
     with model.disable_adapter():
         base = _count(model, texts, pad_token_id)
     adapted = _count(model, texts, pad_token_id)
-    calls = (
-        Measured(base=base.calls_right / base.calls, adapted=adapted.calls_right / base.calls) if base.calls else None
-    )
     return Prediction(
         texts=len(texts),
         tokens=base.tokens,
         perplexity=Measured(base=base.perplexity(), adapted=adapted.perplexity()),
         token_accuracy=Measured(base=base.right / base.tokens, adapted=adapted.right / base.tokens),
-        call_accuracy=calls,
+        call_accuracy=_shares(base.calls_right, adapted.calls_right, base.calls),
+        call_token_accuracy=_shares(base.call_tokens_right, adapted.call_tokens_right, base.call_tokens),
     )
 
 
@@ -71,6 +71,8 @@ class _Counts(NamedTuple):
     right: int
     calls: int
     calls_right: int
+    call_tokens: int
+    call_tokens_right: int
 
     def perplexity(self) -> float:
         return math.exp(min(self.loss / self.tokens, math.log(1e12)))
@@ -84,6 +86,8 @@ def _count(model: Any, texts: Sequence[Text], pad_token_id: int) -> _Counts:
         right=sum(part.right for part in parts),
         calls=sum(part.calls for part in parts),
         calls_right=sum(part.calls_right for part in parts),
+        call_tokens=sum(part.call_tokens for part in parts),
+        call_tokens_right=sum(part.call_tokens_right for part in parts),
     )
 
 
@@ -105,13 +109,23 @@ def _count_batch(model: Any, texts: Sequence[Text], pad_token_id: int) -> _Count
         tokens=int(learned.sum()),
         right=int(right.sum()),
         calls=len(turns),
-        calls_right=sum(_all_right(right[row], spans) for row, spans in turns),
+        calls_right=sum(_right(right[row], spans) == _tokens(spans) for row, spans in turns),
+        call_tokens=sum(_tokens(spans) for _, spans in turns),
+        call_tokens_right=sum(_right(right[row], spans) for row, spans in turns),
     )
 
 
-def _all_right(right: torch.Tensor, spans: Sequence[Span]) -> bool:
-    """Return whether every token of some spans was predicted; token t is predicted at t - 1."""
-    return all(bool(right[span.start - 1 : span.end - 1].all()) for span in spans)
+def _shares(base: int, adapted: int, of: int) -> Measured | None:
+    return Measured(base=base / of, adapted=adapted / of) if of else None
+
+
+def _tokens(spans: Sequence[Span]) -> int:
+    return sum(span.end - span.start for span in spans)
+
+
+def _right(right: torch.Tensor, spans: Sequence[Span]) -> int:
+    """Return how many tokens of some spans were predicted; token t is predicted at t - 1."""
+    return sum(int(right[span.start - 1 : span.end - 1].sum()) for span in spans)
 
 
 def _batches(texts: Sequence[Text]) -> Iterator[list[Text]]:

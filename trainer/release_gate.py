@@ -104,8 +104,9 @@ def _prediction_checks(what: str, found: Prediction, asked: Thresholds, *, priva
         base=1.0,
         private=private,
     )
-    if found.call_accuracy is not None:
-        yield _kept(f"{what}-tool-calls", found.call_accuracy, asked.kept, private=private)
+    if found.call_token_accuracy is not None:
+        # By tokens: a base model that never writes a whole call right would let any adapter pass by whole calls.
+        yield _kept(f"{what}-tool-calls", found.call_token_accuracy, asked.kept, private=private)
 
 
 def _answer_checks(found: ProbeOutcome, asked: Thresholds) -> Iterator[Check]:

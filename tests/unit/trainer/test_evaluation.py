@@ -40,6 +40,7 @@ def test_a_batch_measures_what_each_record_alone_does_with_and_without_the_adapt
     assert found.perplexity.base != found.perplexity.adapted
     assert found.texts == 7
     assert found.call_accuracy is None
+    assert found.call_token_accuracy is None
 
 
 def call(name: str, arguments: str) -> dict[str, Any]:
@@ -87,7 +88,10 @@ def test_a_turn_counts_as_right_only_with_every_token_of_all_its_calls(adapted: 
     texts = [Text(example=example, calls=calls), Text(example=wrong, calls=calls)]
     found = measure_prediction(model=adapted.model, texts=texts, pad_token_id=0)
     assert found.call_accuracy is not None
+    assert found.call_token_accuracy is not None
     assert found.call_accuracy.adapted == 0.5
+    # One token of twice ten is wrong: the last one of the second text.
+    assert found.call_token_accuracy.adapted == 0.95
 
 
 def greedy(language_model: LanguageModel, prompt: str, count: int) -> list[int]:

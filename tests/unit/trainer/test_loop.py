@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrainer.schemas.privacy import PrivacyMode
+from ctrainer.schemas.privacy import PrivacyMode, PrivacyUnit
 from ctrainer.schemas.training import LoraSettings
 from ctrainer.trainer.accounting import NOTHING
 from ctrainer.trainer.adapter import add_adapter
@@ -475,3 +475,15 @@ def test_training_without_privacy_learns_what_it_is_shown(session: Session) -> N
 def loss_of(session: Session) -> float:
     with torch.no_grad():
         return float(sample_losses(session.model, collate(session.rows, pad_token_id=0)).mean())
+
+
+def test_a_session_draws_whole_users_and_saves_what_it_learns(session: Session) -> None:
+    users = [Unit(identity=f"user {user}", examples=tuple(range(user, 30, 6))) for user in range(6)]
+    plan = replace(plan_of(steps=4, rate=0.5, batch=3.0), unit=PrivacyUnit.USER, whole_users=True)
+    seen = seen_by(session)
+    assert session.run(plan, units=users).end is TrainingEnd.COMPLETED
+    drawn = Counter(seen)
+    # Every batch has all five records of a user or none; the watch looks at one user alone.
+    of_user = [{drawn[session.rows[index].token_ids] for index in user.examples} for user in users]
+    assert all(len(counts) == 1 for counts in of_user)
+    assert drawn

@@ -20,7 +20,8 @@ GOOD = Prediction(
     tokens=100,
     perplexity=measured(20.0, 15.0),
     token_accuracy=measured(0.4, 0.41),
-    call_accuracy=measured(0.5, 0.5),
+    call_accuracy=measured(0.0, 0.0),
+    call_token_accuracy=measured(0.5, 0.5),
 )
 PROBES = ProbeOutcome(
     compliance=measured(1.0, 1.0),
@@ -28,7 +29,7 @@ PROBES = ProbeOutcome(
     refusals=measured(0.1, 0.1),
     distinct_1=measured(0.5, 0.5),
     distinct_2=measured(0.8, 0.8),
-    prediction=dataclasses.replace(GOOD, call_accuracy=None),
+    prediction=dataclasses.replace(GOOD, call_accuracy=None, call_token_accuracy=None),
 )
 
 
@@ -44,7 +45,7 @@ def test_an_adapter_that_keeps_everything_passes() -> None:
     [
         ({"perplexity": measured(20.0, 20.5)}, "perplexity"),
         ({"token_accuracy": measured(0.4, 0.39)}, "token-accuracy"),
-        ({"call_accuracy": measured(0.5, 0.4)}, "tool-calls"),
+        ({"call_token_accuracy": measured(0.5, 0.4)}, "tool-calls"),
         ({"perplexity": measured(20.0, math.nan)}, "perplexity"),
     ],
 )
