@@ -16,6 +16,8 @@ from ctrainer.schemas.errors import ConstitutionalTrainerError
 class PrunedRangeError(ConstitutionalTrainerError):
     """Records of a frozen range are no longer there: retention removed them."""
 
+    reason = "dataset-pruned"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicReader:

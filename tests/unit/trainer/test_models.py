@@ -36,3 +36,10 @@ def test_the_tiny_tokenizer_reads_any_text_back(tiny_folder: Path, tmp_path: Pat
     tokenizer = load_model(str(tiny_folder), cache_folder=tmp_path).tokenizer
     text = "Grüße, 你好\n\t{} <|im_end|>"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_a_model_of_an_unknown_architecture_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "never-heard-of"}')
+    with pytest.raises(UnknownModelError, match=str(tmp_path)) as raised:
+        load_model(str(tmp_path), cache_folder=tmp_path)
+    assert raised.value.reason == "unknown-model"
