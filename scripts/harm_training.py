@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags, hstack, vstack
 from sklearn.linear_model import LogisticRegression
 
-from ctrainer.agents.compliance.harm import words_of
+from ctrainer.agents.compliance.words import LETTERS, bytes_of
 from scripts.harm_corpus import Example
 
 Floats = NDArray[np.float64]
@@ -68,7 +68,7 @@ class Vocabulary:
 
 def split_text(text: str) -> list[str]:
     """Return the words of a text exactly as the run time sees them."""
-    return [word.decode("latin-1") for word in words_of(text)]
+    return [word.decode() for word in bytes_of(text).translate(LETTERS).split(b"\0") if word]
 
 
 def vocabulary(texts: Sequence[str], known: Sequence[str], vectors: NDArray[np.float32]) -> Vocabulary:

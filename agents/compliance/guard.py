@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from ctrainer.agents.compliance.conversation import Turn
-from ctrainer.agents.compliance.detectors.detection import Spoken
 from ctrainer.agents.compliance.detectors.findings import Found, sources_of
 from ctrainer.agents.compliance.detectors.names import HARM_SCORE
 from ctrainer.agents.compliance.segments import CONTENT
+from ctrainer.agents.compliance.spoken import SpokenTurn
 from ctrainer.schemas.compliance import Guarded
 from ctrainer.schemas.constitution import Constitution, Rule
 
@@ -38,7 +38,7 @@ Answer: TypeAlias = Mapping[str, float] | Guarded
 """The probability by hazard code, empty for a harmless text; or `unclear` or `unavailable`."""
 
 
-IsAsked: TypeAlias = Callable[[Spoken], bool]
+IsAsked: TypeAlias = Callable[[SpokenTurn], bool]
 """Says of a turn whether a guard model is asked about it."""
 
 

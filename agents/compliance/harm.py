@@ -1,83 +1,73 @@
 """The harm score: how likely a text is a harmful request or harmful content, and of which hazard.
 
-A linear model over words and pairs of neighbouring words, trained by `scripts/train_harm_model.py`; docs/harm-score.md
-has its method, its measured accuracy and its limits.
+A linear model over words and pairs of words that stand near each other, trained by `scripts/train_harm_model.py`;
+docs/harm-score.md has its method, its measured accuracy and its limits.
 """
 
 import gzip
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from itertools import pairwise, repeat
-from struct import unpack
 from types import MappingProxyType
 from typing import Self
 
-from ctrainer.agents.compliance.detectors.normalization import normalized
+import numpy as np
+from numpy.typing import NDArray
 
+from ctrainer.agents.compliance.conversation import StrictRole
+from ctrainer.agents.compliance.spoken import Spoken
+from ctrainer.agents.compliance.weight_table import WeightTable
+from ctrainer.agents.compliance.words import Keys, Words, pair_keys, words_of
+
+PLACE_BITS = 18
+"""The tables have two to the power of this many places."""
 _PACKAGE = "ctrainer.agents.compliance"
 _WEIGHTS = "harm_model.json.gz"
-_ENCODING = "latin-1"
-"""How the weights file writes a word: a character for each byte."""
-_BITS = 32
-_HALF = 1 << (_BITS - 1)
-_MASK = (1 << _BITS) - 1
-_MOST_WORDS = 500_000
-"""So many weights of at most 4095 units cannot overflow a field; later words of a text are not looked at."""
 _NOTHING: Mapping[str, float] = MappingProxyType({})
-_TYPOGRAPHIC = b"\xe2\x80\x93\x94\x98\x99\x9c\x9d"
-"""The bytes of curly quotes and dashes in UTF-8."""
-_LETTERS = bytes(
-    byte | 32
-    if 65 <= byte <= 90  # noqa: PLR2004 - ASCII capitals
-    else byte
-    if (chr(byte).isascii() and chr(byte).isalnum()) or (byte > 127 and byte not in _TYPOGRAPHIC)  # noqa: PLR2004 - ASCII ends there
-    else 32
-    for byte in range(256)
-)
-"""Byte to byte: ASCII letters to lower case, other ASCII that is no digit to a space, the rest as it is."""
+_STEEPEST = 60.0
 
-
-def words_of(text: str) -> list[bytes]:
-    r"""Return the words of a text as the model sees them, without disguises.
-
-    >>> words_of("Don't PANIC, naïve reader: 42!")
-    [b'don', b't', b'panic', b'na\xc3\xafve', b'reader', b'42']
-    """
-    return normalized(text)[0].encode("utf-8", "replace").translate(_LETTERS).split()
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Hazard:
-    code: str
-    bias: float
-    slope: float
-    offset: float
+class _Calibration:
+    """For each hazard: its bias, and Platt's sigmoid of the logit of harm where it is the likeliest."""
+
+    codes: tuple[str, ...]
+    bias: Floats
+    slope: Floats
+    offset: Floats
+
+    def least(self, floor: float) -> float:
+        """Return the logit of harm below which no hazard reaches a probability."""
+        return float(np.min((np.log(floor / (1 - floor)) - self.offset) / self.slope))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HarmModel:
     """The trained score. `version` is a digest of the weights; `threshold` is where training calls a text harmful.
 
-    `words` holds one number for each word: its weights for harm and for each hazard, in fields of 32 bits, so that one
-    addition adds to all of them. `pairs` holds the weights of neighbouring words for harm. Weights are in units of
-    `unit` logits. Below the logit `least` no hazard reaches the floor.
+    Weights are in units of `unit` logits. `words` gives the weight of a word for harm, and `rows` its row in
+    `hazard_weights`, where its weights for each hazard are. `shifts` is added to the logit of a role's turns. Below the
+    logit `least` no hazard reaches the floor.
     """
 
     version: str
     threshold: float
     floor: float
-    gate: float
     least: float
     bias: float
     unit: float
-    words: Mapping[bytes, int]
-    pairs: Mapping[tuple[bytes, bytes], int]
-    hazards: tuple[_Hazard, ...]
+    gaps: tuple[int, ...]
+    shifts: Mapping[str, float]
+    words: WeightTable
+    pairs: WeightTable
+    rows: WeightTable
+    hazard_weights: NDArray[np.int16]
+    calibration: _Calibration
 
     @classmethod
     @cache
@@ -91,95 +81,111 @@ class HarmModel:
 
         Raises:
             OSError: the bytes are not gzip.
-            ValueError: the bytes are not JSON.
+            ValueError: the bytes are not JSON, or two words have one place.
         """
         document = json.loads(gzip.decompress(weights))
-        hazards = tuple(_Hazard(code=code, **numbers) for code, numbers in document["hazards"].items())
-        floor = document["floor"]
+        hazards = document["hazards"]
+        calibration = _Calibration(
+            codes=tuple(hazards), **{name: _column(hazards, name) for name in ("bias", "slope", "offset")}
+        )
+        words: Mapping[str, Sequence[int]] = document["words"]
+        telling = [word for word, row in words.items() if len(row) > 1]
+        pairs: Mapping[str, Mapping[str, int]] = document["pairs"]
         return cls(
             version="harm-" + hashlib.sha256(weights).hexdigest()[:16],
             threshold=document["threshold"],
-            floor=floor,
-            least=_least_logit(floor, hazards),
-            gate=document["gate"],
+            floor=document["floor"],
+            least=calibration.least(document["floor"]),
             bias=document["bias"],
             unit=document["unit"],
-            words={word.encode(_ENCODING): _in_fields(row) for word, row in document["words"].items()},
-            pairs={_pair(name): weight for name, weight in document["pairs"].items()},
-            hazards=hazards,
+            gaps=tuple(map(int, pairs)),
+            shifts=document["shifts"],
+            words=_table(keys_of_words(list(words)), [row[0] for row in words.values()]),
+            pairs=_table(
+                np.concatenate(
+                    [np.zeros(0, np.uint64), *(keys_of_pairs(list(of), int(gap)) for gap, of in pairs.items())]
+                ),
+                [weight for of in pairs.values() for weight in of.values()],
+            ),
+            rows=_table(keys_of_words(telling), range(1, len(telling) + 1)),
+            hazard_weights=np.array([[0] * len(hazards), *(words[word][1:] for word in telling)], np.int16),
+            calibration=calibration,
         )
 
     def above(self, floor: float) -> Self:
         """Return the same model that keeps probabilities under `floor` to itself, which is faster."""
-        return replace(self, floor=floor, least=_least_logit(floor, self.hazards))
+        return replace(self, floor=floor, least=self.calibration.least(floor))
 
-    def scores(self, turns: Sequence[tuple[str, str]]) -> list[Mapping[str, float]]:
-        """Return what `score` says of each turn, given as its role and text."""
-        return [self.score(text) for _, text in turns]
+    def score(self, text: str, role: StrictRole = "user") -> Mapping[str, float]:
+        """Return what is said of one turn; see `scores`."""
+        return self.scores(Spoken.of([(role, text)]))[0]
 
-    def score(self, text: str) -> Mapping[str, float]:
-        """Return hazard code to calibrated probability, for hazards at or above the floor; empty for most texts.
+    def scores(self, spoken: Spoken) -> list[Mapping[str, float]]:
+        """Return for each turn hazard code to calibrated probability, for hazards at or above the floor.
 
         The likeliest hazard carries the probability that the text is harmful at all; another hazard carries the share
-        of it that the model gives to that hazard.
+        of it that the model gives to that hazard. Most turns get nothing.
         """
-        words = words_of(text)
-        if not words:
-            return _NOTHING
-        if len(words) > _MOST_WORDS:
-            words = words[:_MOST_WORDS]
-        fields = sum(map(self.words.get, words, _ZEROS))
-        harm = ((fields + _HALF) & _MASK) - _HALF
-        norm = self.unit / math.sqrt(len(words))
-        if self.bias + harm * norm < self.gate:
-            return _NOTHING
-        logit = self.bias + (harm + sum(map(self.pairs.get, pairwise(words), _ZEROS))) * norm
-        return self._attributed(logit, self._hazard_logits(fields, norm)) if logit >= self.least else _NOTHING
+        scores: list[Mapping[str, float]] = [_NOTHING] * len(spoken.texts)
+        logits = self.logits(spoken)
+        high = np.flatnonzero(logits >= self.least)
+        if len(high):
+            probabilities = self._attributed(logits[high], self._of_hazards(spoken.words, high))
+            rows, hazards = np.nonzero(probabilities >= self.floor)
+            said = zip(high[rows].tolist(), hazards.tolist(), probabilities[rows, hazards].tolist(), strict=True)
+            for turn, hazard, probability in said:
+                scores[turn] = {**scores[turn], self.calibration.codes[hazard]: probability}
+        return scores
 
-    def _attributed(self, logit: float, hazard_logits: list[float]) -> Mapping[str, float]:
-        highest = max(hazard_logits)
-        likeliest = self.hazards[hazard_logits.index(highest)]
-        probability = _sigmoid(likeliest.slope * logit + likeliest.offset)
-        if probability < self.floor:
-            return _NOTHING
-        shares = [math.exp(other - highest) for other in hazard_logits]
-        least = self.floor / probability * sum(shares)
-        if least > 1:
-            return {likeliest.code: probability}
-        scale = self.floor / least
-        scored = {
-            hazard.code: share * scale for hazard, share in zip(self.hazards, shares, strict=True) if share >= least
-        }
-        scored[likeliest.code] = probability
-        return scored
+    def logits(self, spoken: Spoken) -> Floats:
+        """Return the logit of harm of each turn, before Platt's sigmoid."""
+        words = spoken.words
+        weights = self.words.weights(words.keys)
+        for gap in self.gaps:
+            keys, first = words.pairs(gap)
+            weights[first] += self.pairs.weights(keys)
+        logits = self.bias + words.sums(weights) * self.unit / np.sqrt(np.maximum(words.counts, 1))
+        logits[words.counts == 0] = -np.inf
+        if self.shifts:
+            logits += [self.shifts.get(role, 0.0) for role in spoken.roles]
+        return logits
 
-    def _hazard_logits(self, fields: int, norm: float) -> list[float]:
-        """Return the logits of the hazards, all shifted by the same amount."""
-        places = len(self.hazards) + 1
-        sums = unpack(
-            f"<{places}I", (fields + _HALF * _ONES & (1 << _BITS * places) - 1).to_bytes(4 * places, "little")
-        )
-        return [hazard.bias + total * norm for hazard, total in zip(self.hazards, sums[1:], strict=True)]
+    def _of_hazards(self, words: Words, turns: NDArray[np.int64]) -> Floats:
+        """Return the logits of the hazards for some turns, all of a turn shifted by the same amount."""
+        counts = words.counts
+        is_asked = np.zeros(len(counts), bool)
+        is_asked[turns] = True
+        rows = self.rows.weights(words.keys[np.repeat(is_asked, counts)])
+        starts = np.concatenate([[0], np.cumsum(counts[turns])[:-1]])
+        sums = np.add.reduceat(self.hazard_weights[rows], starts, dtype=np.int64)
+        return self.calibration.bias + sums * (self.unit / np.sqrt(counts[turns]))[:, None]
 
-
-_ZEROS = repeat(0)
-_ONES = sum(1 << (_BITS * place) for place in range(16))
-"""One in every field, for more fields than there are hazards."""
-
-
-def _least_logit(floor: float, hazards: Sequence[_Hazard]) -> float:
-    return min((math.log(floor / (1 - floor)) - hazard.offset) / hazard.slope for hazard in hazards)
+    def _attributed(self, logits: Floats, of_hazards: Floats) -> Floats:
+        """Return the probability of each hazard of each turn; none where the likeliest one stays below the floor."""
+        calibration, turns = self.calibration, np.arange(len(logits))
+        likeliest = of_hazards.argmax(1)
+        steep = calibration.slope[likeliest] * logits + calibration.offset[likeliest]
+        harmful = 1 / (1 + np.exp(-np.clip(steep, -_STEEPEST, _STEEPEST)))
+        shares = np.exp(of_hazards - of_hazards[turns, likeliest][:, None])
+        probabilities: Floats = shares * (harmful / shares.sum(1))[:, None]
+        probabilities[turns, likeliest] = harmful
+        return probabilities
 
 
-def _pair(name: str) -> tuple[bytes, bytes]:
-    first, _, second = name.partition(" ")
-    return first.encode(_ENCODING), second.encode(_ENCODING)
+def keys_of_words(words: Sequence[str]) -> Keys:
+    """Return the key of each word."""
+    return words_of([" ".join(words)]).keys
 
 
-def _in_fields(weights: list[int]) -> int:
-    """Return one number whose fields are the weights: the fields of a sum are the sums of the fields."""
-    return sum(weight << (_BITS * place) for place, weight in enumerate(weights))
+def keys_of_pairs(pairs: Sequence[str], gap: int) -> Keys:
+    """Return the key of each pair of words with a space between them."""
+    words = keys_of_words(pairs)
+    return pair_keys(words[::2], words[1::2], gap)
 
 
-def _sigmoid(logit: float) -> float:
-    return 1 / (1 + math.exp(-max(-60.0, min(60.0, logit))))
+def _table(keys: Keys, weights: Sequence[int]) -> WeightTable:
+    return WeightTable.of(keys, weights, bits=PLACE_BITS, salts=1)
+
+
+def _column(hazards: Mapping[str, Mapping[str, float]], name: str) -> Floats:
+    return np.array([numbers[name] for numbers in hazards.values()])

@@ -6,11 +6,12 @@
 import gzip
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Self
 
 from ctrainer.agents.compliance.harm import HarmModel
+from ctrainer.agents.compliance.spoken import Spoken
 
 _FOLDS = "harm_folds.json.gz"
 
@@ -34,10 +35,10 @@ class FoldedHarm:
         folds = files("ctrainer.agents.compliance").joinpath(_FOLDS).read_bytes()
         return cls(HarmModel.packaged(), json.loads(gzip.decompress(folds)))
 
-    def scores(self, turns: Sequence[tuple[str, str]]) -> list[Mapping[str, float]]:
-        """Return hazard code to calibrated probability for each turn, given as its role and text."""
-        known = (self._folds.get(digest_of_text(text)) for _, text in turns)
-        fresh = self._model.scores(turns)
+    def scores(self, spoken: Spoken) -> list[Mapping[str, float]]:
+        """Return for each turn hazard code to calibrated probability."""
+        known = map(self._folds.get, map(digest_of_text, spoken.texts))
+        fresh = self._model.scores(spoken)
         return [new if old is None else old for old, new in zip(known, fresh, strict=True)]
 
     def knows(self, text: str) -> bool:

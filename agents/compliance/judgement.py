@@ -12,7 +12,7 @@ from ctrainer.agents.compliance.detectors.findings import Found
 from ctrainer.agents.compliance.detectors.names import HARM_SCORE
 from ctrainer.agents.compliance.guard import Guard, Seen
 from ctrainer.agents.compliance.harm import HarmModel
-from ctrainer.agents.compliance.language import is_covered
+from ctrainer.agents.compliance.language import covered
 from ctrainer.agents.compliance.policy import Decision, PolicyEngine, doubted, parked
 from ctrainer.agents.compliance.redaction import Redacted, redact
 from ctrainer.agents.compliance.shape import ShapedSample
@@ -48,7 +48,7 @@ class Court:
         self, constitution: Constitution, *, harm: HarmScorer | None = None, guard: Guard | None = None
     ) -> None:
         self.reference = constitution.reference()
-        self.detectors = Detectors(constitution, harm=harm or _harm_model(constitution), is_covered=is_covered)
+        self.detectors = Detectors(constitution, harm=harm or _harm_model(constitution), covered=covered)
         self.guard = guard
         self.detector_version = "+".join([self.detectors.version, *([guard.version] if guard else [])])
 

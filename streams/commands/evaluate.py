@@ -15,6 +15,7 @@ from ctrainer.agents.compliance.measurement import (
     calibration_error,
     measure,
 )
+from ctrainer.agents.compliance.spoken import Spoken
 from ctrainer.agents.trial import spoken
 from ctrainer.schemas.constitution import Constitution, Mode
 from ctrainer.streams.active_constitution import read_constitution
@@ -66,7 +67,7 @@ def evaluate(
 def _observed(court: Court, harm: FoldedHarm, text: LabelledText) -> Observed:
     findings = court.examine(spoken(text.text, text.role)).findings
     breached = [one for one in findings if one.breaches and one.source.principle.mode is Mode.ENFORCE]
-    probability = max(harm.scores([(text.role, text.text)])[0].values(), default=0.0)
+    probability = max(harm.scores(Spoken.of([(text.role, text.text)]))[0].values(), default=0.0)
     return Observed(frozenset(one.source.principle.id for one in breached), probability)
 
 

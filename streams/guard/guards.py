@@ -5,6 +5,7 @@ from collections import Counter
 from ctrainer.agents.compliance.guard import Guard, GuardModel, IsAsked
 from ctrainer.agents.compliance.guard_memory import RememberingGuard
 from ctrainer.agents.compliance.harm import HarmModel
+from ctrainer.agents.compliance.spoken import Spoken
 from ctrainer.agents.compliance.verdicts import VerdictCache
 from ctrainer.schemas.constitution import Constitution
 from ctrainer.streams.guard.llama_guard import LlamaGuard
@@ -71,4 +72,4 @@ def _is_asked(asks: str) -> IsAsked:
         expected = f"expected a lower end from {packaged.floor} on and a higher one above it"
         raise SettingsError(f"CTRAINER_GUARD_ASK: got {asks}, {expected}")
     scored = packaged.above(low)
-    return lambda spoken: low <= max(scored.scores([spoken])[0].values(), default=0.0) <= high
+    return lambda turn: low <= max(scored.scores(Spoken.of([turn]))[0].values(), default=0.0) <= high

@@ -6,7 +6,7 @@ from itertools import repeat
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeAlias
 
-from ctrainer.agents.compliance.conversation import StrictRole, Tools, Turn
+from ctrainer.agents.compliance.conversation import Tools, Turn
 from ctrainer.agents.compliance.detectors.backwards import both_ways
 from ctrainer.agents.compliance.detectors.encoded import TRIGGER, decoded_views
 from ctrainer.agents.compliance.detectors.findings import Found, Source, sources_of
@@ -15,6 +15,7 @@ from ctrainer.agents.compliance.detectors.normalization import is_disguised, ori
 from ctrainer.agents.compliance.detectors.patterns import Pattern, PatternScanner
 from ctrainer.agents.compliance.detectors.tools import TOOL_RULES, tool_findings
 from ctrainer.agents.compliance.segments import CONTENT, Segment, contents, has_escapes, segments
+from ctrainer.agents.compliance.spoken import Spoken, Turns, portions
 from ctrainer.schemas.constitution import Constitution, Rule
 
 PATTERNS_VERSION = f"patterns-4+phonenumbers-{version('phonenumbers')}"
@@ -28,8 +29,9 @@ def patterns_of(constitution: Constitution) -> list[Pattern]:
 
 
 _NOTHING: Mapping[str, float] = MappingProxyType({})
-Spoken: TypeAlias = tuple[StrictRole, str]
-"""Who said what."""
+_COVERED = True
+_Heard: TypeAlias = tuple[bool, Mapping[str, float]]
+"""Whether a turn is in a language that the scores cover, and its scores."""
 
 
 class HarmScorer(Protocol):
@@ -40,12 +42,16 @@ class HarmScorer(Protocol):
         """Changes with the model."""
         ...
 
-    def scores(self, turns: Sequence[Spoken]) -> Sequence[Mapping[str, float]]:
+    def scores(self, spoken: Spoken) -> Sequence[Mapping[str, float]]:
         """Return for each turn the calibrated probability by hazard code, without hazards not worth mention.
 
         What is said of a turn does not depend on the others; many at once cost much less than one by one.
         """
         ...
+
+
+Covered: TypeAlias = Callable[[Spoken], Sequence[bool]]
+"""Says of each turn whether it is in a language that the scores are made for."""
 
 
 class _View(NamedTuple):
@@ -65,7 +71,9 @@ class _Placed(NamedTuple):
 class Detectors:
     """Everything that looks at the text of a sample. Principles whose mode is off are not looked for."""
 
-    def __init__(self, constitution: Constitution, *, harm: HarmScorer, is_covered: Callable[[str], bool]) -> None:
+    def __init__(
+        self, constitution: Constitution, *, harm: HarmScorer, covered: Callable[[Spoken], Sequence[bool]]
+    ) -> None:
         self.version = f"{PATTERNS_VERSION}+{harm.version}"
         sources = tuple(sources_of(constitution))
         self._patterned = tuple(source for source in sources if source.rule.pattern is not None)
@@ -75,7 +83,7 @@ class Detectors:
         self._language = next((source for source in sources if _is(source, UNCOVERED_LANGUAGE)), None)
         self._tools = {source.rule.detector: source for source in sources if source.rule.detector in TOOL_RULES}
         self._harm = harm
-        self._is_covered = is_covered
+        self._covered = covered
 
     def find(self, messages: Sequence[Turn], tools: Tools) -> list[Found]:
         """Return the findings of one sample in order of their place. A finding holds no text."""
@@ -94,11 +102,17 @@ class Detectors:
             for message in messages
             if message["content"] and message["role"] != "system"
         ]
-        scores = iter(self._harm.scores(said) if self._scored else repeat(_NOTHING))
+        heard = self._hear(said)
         return [
-            self._joined(messages, tools, found, scores)
+            self._joined(messages, tools, found, heard)
             for (messages, tools), found in zip(samples, placed, strict=True)
         ]
+
+    def _hear(self, turns: Turns) -> Iterator[_Heard]:
+        for spoken in portions(turns):
+            covered = self._covered(spoken) if self._language is not None else repeat(_COVERED)
+            scores = self._harm.scores(spoken) if self._scored else repeat(_NOTHING)
+            yield from zip(covered, scores, strict=False)
 
     def _placed(self, messages: Sequence[Turn], tools: Tools) -> list[_Placed] | None:
         """Return what patterns find text by text, or None for nothing but talk in which none can hit: most samples."""
@@ -128,17 +142,17 @@ class Detectors:
         messages: Sequence[Turn],
         tools: Tools,
         placed: Sequence[_Placed] | None,
-        scores: Iterator[Mapping[str, float]],
+        heard: Iterator[_Heard],
     ) -> list[Found]:
         found: list[Found] = []
         if placed is None:
             for index, message in enumerate(messages):
-                self._add_said(index, message, scores, found)
+                self._add_said(index, message, heard, found)
             return found
         for segment, spans in placed:
             found += spans
             if segment.field == CONTENT:
-                self._add_said(segment.message_index, messages[segment.message_index], scores, found)
+                self._add_said(segment.message_index, messages[segment.message_index], heard, found)
         if self._tools:
             found += self._misused(messages, tools)
         return found
@@ -162,14 +176,15 @@ class Detectors:
                 for start, end in self._scanner.spans(number, text, data):
                     yield source, start, end
 
-    def _add_said(self, index: int, message: Turn, scores: Iterator[Mapping[str, float]], found: list[Found]) -> None:
-        """Add what is wrong with the content of a turn as a whole. `scores` go on with the next turn that says some."""
+    def _add_said(self, index: int, message: Turn, heard: Iterator[_Heard], found: list[Found]) -> None:
+        """Add what is wrong with what a turn says as a whole. `heard` goes on with the next one that says some."""
         text = message["content"]
         if not text or message["role"] == "system":
             return
-        if self._language is not None and not self._is_covered(text):
+        is_covered, scores = next(heard)
+        if self._language is not None and not is_covered:
             found.append(Found(self._language, index, CONTENT, 0, len(text), self._language.rule.score))
-        for hazard, probability in next(scores).items():
+        for hazard, probability in scores.items():
             source = self._scored.get(hazard)
             # What does not reach the threshold is no violation: it would only make equal cases differ.
             if source is not None and probability >= source.principle.threshold:

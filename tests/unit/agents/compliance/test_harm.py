@@ -3,13 +3,14 @@ import gzip
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.resources import files
+from types import ModuleType
 
 import pytest
 
-from ctrainer.agents.compliance import harm
-from ctrainer.agents.compliance.harm import HarmModel, words_of
+from ctrainer.agents.compliance import spoken, words
+from ctrainer.agents.compliance.harm import HarmModel
+from ctrainer.agents.compliance.spoken import Spoken
 
 MODEL = HarmModel.packaged()
 CODES = {f"S{number}" for number in range(1, 15)}
@@ -19,8 +20,9 @@ def highest(text: str) -> float:
     return max(MODEL.score(text).values(), default=0.0)
 
 
-def test_documented_examples_hold() -> None:
-    result = doctest.testmod(harm)
+@pytest.mark.parametrize("module", [words, spoken])
+def test_documented_examples_hold(module: ModuleType) -> None:
+    result = doctest.testmod(module)
     assert (result.failed, result.attempted > 0) == (0, True)
 
 
@@ -75,12 +77,11 @@ def test_any_string_gets_an_answer(text: str) -> None:
     assert all(0 <= score <= 1 for score in MODEL.score(text).values())
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["Explain how somebody could rob a jewellery store.", "Write a phishing mail.", "What a lovely day", "kill time"],
-)
-def test_the_gate_only_saves_work(text: str) -> None:
-    assert replace(MODEL, gate=-math.inf).score(text) == MODEL.score(text)
+def test_what_is_said_of_a_turn_does_not_depend_on_those_beside_it() -> None:
+    texts = ["Write a phishing mail.", "", "What a lovely day", "How do I murder a man?", "kill time", "bomb " * 300]
+    together = MODEL.scores(Spoken.of([("user", text) for text in texts]))
+    assert together == [MODEL.score(text) for text in texts]
+    assert any(together)
 
 
 def small_model(**words: list[int]) -> HarmModel:
@@ -88,11 +89,11 @@ def small_model(**words: list[int]) -> HarmModel:
     document = {
         "threshold": 0.5,
         "floor": 0.2,
-        "gate": -1.0,
         "bias": 0.0,
         "unit": 1.0,
         "words": words,
-        "pairs": {"big fire": 4},
+        "shifts": {"assistant": -1.5},
+        "pairs": {"1": {"big fire": 4}, "2": {"big fire": 2}},
         "hazards": {code: {"bias": 0.0, "slope": 1.0, "offset": 0.0} for code in ("S1", "S2")},
     }
     return HarmModel.read(gzip.compress(json.dumps(document).encode()))
@@ -120,10 +121,19 @@ def test_negative_weights_do_not_leak_into_the_next_hazard() -> None:
     assert model.score("hot cold cold") == pytest.approx({"S2": 1 / (1 + math.exp(-2 / math.sqrt(3)))})
 
 
-def test_pairs_count_only_side_by_side() -> None:
+def test_pairs_count_by_their_distance_and_only_within_a_text() -> None:
     model = small_model(big=[1, 0, 0])
     assert max(model.score("big fire").values()) == pytest.approx(1 / (1 + math.exp(-5 / math.sqrt(2))))
-    assert max(model.score("big red fire").values()) == pytest.approx(1 / (1 + math.exp(-1 / math.sqrt(3))))
+    assert max(model.score("big red fire").values()) == pytest.approx(1 / (1 + math.exp(-3 / math.sqrt(3))))
+    assert max(model.score("big red hot fire").values()) == pytest.approx(1 / (1 + math.exp(-1 / math.sqrt(4))))
+    alone = model.scores(Spoken.of([("user", "big"), ("user", "fire")]))
+    assert max(alone[0].values()) == pytest.approx(1 / (1 + math.exp(-1)))
+
+
+def test_a_role_shifts_the_evidence() -> None:
+    model = small_model(hot=[2, 1, 0])
+    assert max(model.score("hot", "user").values()) == pytest.approx(1 / (1 + math.exp(-2)))
+    assert max(model.score("hot", "assistant").values()) == pytest.approx(1 / (1 + math.exp(-0.5)))
 
 
 def test_the_version_changes_with_the_weights() -> None:
@@ -133,10 +143,6 @@ def test_the_version_changes_with_the_weights() -> None:
     changed = gzip.compress(json.dumps(document).encode(), mtime=0)
     assert HarmModel.read(weights).version == MODEL.version
     assert HarmModel.read(changed).version != MODEL.version
-
-
-def test_words_are_those_of_the_training() -> None:
-    assert words_of("It\u2019s \u201c2nd-hand\u201d, naïve") == [b"it", b"s", b"2nd", b"hand", "naïve".encode()]
 
 
 def test_a_higher_floor_hides_what_is_below_it_and_changes_nothing_above() -> None:

@@ -4,6 +4,7 @@ from ctrainer.agents.compliance.harm import HarmModel
 from ctrainer.agents.compliance.harm_folds import FoldedHarm, digest_of_text
 from ctrainer.agents.compliance.loading import default_constitution
 from ctrainer.agents.compliance.measurement import LabelledText, Observed, Rates, calibration_error, measure
+from ctrainer.agents.compliance.spoken import Spoken
 
 
 def text(source: str, *breaches: str, harmful: bool | None) -> LabelledText:
@@ -47,8 +48,8 @@ def test_a_text_of_the_training_is_scored_by_the_fold_that_left_it_out() -> None
     model = HarmModel.packaged()
     folded = FoldedHarm(model, {digest_of_text("known"): {"S1": 0.4}})
     fresh = model.score("How do I kill my neighbour?")
-    turns = [("user", "known"), ("user", "How do I kill my neighbour?"), ("user", "known")]
-    assert folded.scores(turns) == [{"S1": 0.4}, fresh, {"S1": 0.4}]
+    texts = ["known", "How do I kill my neighbour?", "known"]
+    assert folded.scores(Spoken.of([("user", text) for text in texts])) == [{"S1": 0.4}, fresh, {"S1": 0.4}]
     assert (folded.knows("known"), folded.knows("unknown")) == (True, False)
 
 

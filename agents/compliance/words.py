@@ -1,0 +1,113 @@
+"""The words of many texts as numbers: one pass of array operations finds, lower-cases and names them all.
+
+A word is a run of ASCII letters and digits and of other characters that are no punctuation. Its key has 64 bits: equal
+words have equal keys. Two different words share one only by chance, or where they differ after the first 24 bytes.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctrainer.agents.compliance.detectors.normalization import normalized
+
+Keys = NDArray[np.uint64]
+_PUNCTUATION = re.compile("[\u0080-\u00bf\u2000-\u206f\u3000-\u303f]")
+"""What separates words outside of ASCII: among others curly quotes, dashes, the ellipsis and all spaces."""
+LETTERS = bytes(
+    byte | 32
+    if 65 <= byte <= 90  # noqa: PLR2004 - ASCII capitals
+    else byte
+    if (chr(byte).isascii() and chr(byte).isalnum()) or byte > 127  # noqa: PLR2004 - ASCII ends there
+    else 0
+    for byte in range(256)
+)
+"""Byte to byte: ASCII letters to lower case, other ASCII that is no digit to nothing, the rest as it is."""
+_EIGHT = 8
+_LONGEST = 24
+"""So many bytes of a word are looked at, and its length up to `_MOST_BYTES`."""
+_MOST_BYTES = 63
+_PADDING = bytes(_LONGEST + _EIGHT)
+_LENGTHS = np.arange(_MOST_BYTES + 1)
+_PARTS = tuple(
+    np.array([(1 << _EIGHT * int(kept)) - 1 for kept in np.clip(_LENGTHS - start, 0, _EIGHT)], np.uint64)
+    for start in range(0, _LONGEST, _EIGHT)
+)
+"""For each eight bytes of a word, by its length: the mask of those that belong to it."""
+_FIRST, _SECOND, _THIRD, _LENGTH, _LAST = (
+    np.uint64(odd)
+    for odd in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5, 0xD6E8FEB86659FD93)
+)
+"""Odd numbers with their bits well spread, as in xxHash and splitmix64."""
+_FOLD = np.uint64(29)
+
+
+class Words(NamedTuple):
+    """The keys of the words of texts, one text after the other. Text n has those of `bounds[n]` to `bounds[n + 1]`."""
+
+    keys: Keys
+    bounds: NDArray[np.int64]
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How many words each text has."""
+        return np.diff(self.bounds)
+
+    def sums(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the sum of the values of each text's words."""
+        running = np.zeros(len(values) + 1, np.int64)
+        np.cumsum(values, out=running[1:])
+        return running[self.bounds[1:]] - running[self.bounds[:-1]]
+
+    def pairs(self, gap: int) -> tuple[Keys, NDArray[np.int64]]:
+        """Return a key for each word and the one `gap` words on in the same text, and the place of its first word."""
+        first = np.arange(max(0, len(self.keys) - gap))
+        ends = np.repeat(self.bounds[1:], self.counts)
+        first = first[first + gap < ends[: len(first)]]
+        return pair_keys(self.keys[first], self.keys[first + gap], gap), first
+
+
+def pair_keys(first: Keys, second: Keys, gap: int) -> Keys:
+    """Return the keys of pairs of words that stand `gap` words apart."""
+    keys: Keys = first * (_LAST + np.uint64(2 * gap)) + second
+    return keys
+
+
+def words_of(texts: Sequence[str]) -> Words:
+    """Return the words of texts.
+
+    >>> words_of(["Don't PANIC, reader: 42!", "", "panic"]).bounds.tolist()
+    [0, 5, 5, 6]
+    >>> keys = words_of(["PANIC!", "panic", "a pan"]).keys
+    >>> bool(keys[0] == keys[1]), bool(keys[0] == keys[3])
+    (True, False)
+    """
+    encoded = [text.encode() if text.isascii() else bytes_of(text) for text in texts]
+    together = b"\0".join((b"", *encoded, _PADDING)).translate(LETTERS)
+    inside = np.frombuffer(together, np.uint8) != 0
+    edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
+    starts, ends = edges[::2], edges[1::2]
+    places = np.cumsum([0, *(len(one) + 1 for one in encoded)])
+    return Words(_keys(together, starts, np.minimum(ends - starts, _MOST_BYTES)), np.searchsorted(starts, places))
+
+
+def bytes_of(text: str) -> bytes:
+    """Return a text without disguises in UTF-8, with a space for each separator that is not ASCII."""
+    return _PUNCTUATION.sub(" ", normalized(text)[0]).encode("utf-8", "replace")
+
+
+def _keys(together: bytes, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Keys:
+    """Return the keys of words: most are at most eight bytes long, which are read as one number."""
+    eights: Keys = np.ndarray((len(together) - _EIGHT + 1,), "<u8", together, strides=(1,))
+    keys: Keys = (eights[starts] & _PARTS[0][lengths]) * _FIRST
+    long = np.flatnonzero(lengths > _EIGHT)
+    if len(long):
+        length, after = lengths[long], starts[long] + _EIGHT
+        second = (eights[after] & _PARTS[1][length]) * _SECOND
+        third = (eights[after + _EIGHT] & _PARTS[2][length]) * _THIRD
+        keys[long] ^= second + third + length.astype(np.uint64) * _LENGTH
+    keys ^= keys >> _FOLD
+    keys *= _LAST
+    return keys
