@@ -3,7 +3,7 @@
 import json
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,21 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-PHRASES = Path(__file__).parent / "harm_phrases.yaml"
+from ctrainer.agents.compliance.conversation import StrictRole
+
+PHRASES = Path(__file__).parent / "harm_phrases"
 POOLED = ("xstest", "openai_moderation", "harmbench", "inthewild_jailbreaks", "self_instruct", "presidio_synth")
 """The sources whose texts the pooled figures are about."""
 OWN = "own_phrases"
+ANSWERS = "self_instruct_responses"
+"""The source whose texts are an assistant's."""
 NEAR_DUPLICATE = 0.5
 """Cosine of word and word-pair vectors above which two texts may not be in different folds."""
 _FRAMES_PER_PHRASE = 4
-_OWN_WEIGHT = 0.5
+_OWN_WEIGHT = 0.3
+_SENTENCES_PER_PATTERN = 150
+_FILLED_WEIGHT = 0.12
+"""Of sentences that differ in the fillings of a pattern only."""
 _SHORTEST_TURN = 12
 _AILUMINATE = {
     "vcr": "S1",
@@ -60,6 +67,11 @@ class Example:
     group: str | None = None
     weight: float = 1.0
 
+    @property
+    def role(self) -> StrictRole:
+        """Whose turn it is."""
+        return "assistant" if self.source == ANSWERS else "user"
+
 
 def load(data: Path) -> list[Example]:
     """Return every labelled text below `data`, in a fixed order."""
@@ -68,7 +80,11 @@ def load(data: Path) -> list[Example]:
 
 def own_phrases() -> list[Example]:
     """Return the sentences made of our own phrases: always training data, never evaluated."""
-    phrases = yaml.safe_load(PHRASES.read_text(encoding="utf-8"))
+    return [*_contrasts(), *_requests(), *_prose()]
+
+
+def _contrasts() -> Iterator[Example]:
+    phrases = _phrases("contrasts")
     chance = random.Random(7)
 
     def framed(phrase: str) -> list[str]:
@@ -87,10 +103,44 @@ def own_phrases() -> list[Example]:
         for text in framed(f"{verb} {thing}")
     ]
     tasks += [*phrases["traps"], *phrases["harmless_texts"], *phrases["harmless_more"]]
-    return [
-        *(Example(source=OWN, text=text, harmful=True, hazard=hazard, weight=_OWN_WEIGHT) for hazard, text in acts),
-        *(Example(source=OWN, text=text, harmful=False, weight=_OWN_WEIGHT) for text in tasks),
-    ]
+    yield from (_own(text, hazard) for hazard, text in acts)
+    yield from (_own(text, None) for text in tasks)
+
+
+def _requests() -> Iterator[Example]:
+    phrases = _phrases("requests")
+    frames = [*phrases["frames"], *_phrases("contrasts")["frames"]]
+    chance = random.Random(11)
+    for hazard, pair in phrases["pairs"].items():
+        for code, acts in ((hazard, pair["harmful"]), (None, pair["harmless"])):
+            for act in acts:
+                yield from (_own(frame.format(act), code) for frame in chance.sample(frames, _FRAMES_PER_PHRASE))
+
+
+def _prose() -> Iterator[Example]:
+    phrases = _phrases("prose")
+    chance = random.Random(13)
+    for hazard, lines in phrases["harmful"].items():
+        yield from (_own(text, hazard) for text in lines)
+    yield from (_own(text, None) for text in [*phrases["harmless"], *phrases["answers"]])
+    for hazard, patterns in phrases["said"].items():
+        for pattern in patterns:
+            filled = (_filled(pattern, phrases["slots"], chance) for _ in range(_SENTENCES_PER_PATTERN))
+            code = None if hazard == "harmless" else hazard
+            yield from (_own(text, code, _FILLED_WEIGHT) for text in dict.fromkeys(filled))
+
+
+def _filled(pattern: str, slots: Mapping[str, Sequence[str]], chance: random.Random) -> str:
+    text = re.sub(r"\{(\w+)\}", lambda slot: chance.choice(slots[slot[1]]), pattern)
+    return text[0].upper() + text[1:]
+
+
+def _own(text: str, hazard: str | None, weight: float = _OWN_WEIGHT) -> Example:
+    return Example(source=OWN, text=text, harmful=hazard is not None, hazard=hazard, weight=weight)
+
+
+def _phrases(name: str) -> Any:
+    return yaml.safe_load((PHRASES / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def unlabelled(data: Path) -> list[str]:

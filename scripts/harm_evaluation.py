@@ -1,13 +1,12 @@
 """Measures the harm score by cross-validation: nothing of a fold is in the training that it is scored by."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from ctrainer.agents.compliance.harm import HarmModel
 from ctrainer.agents.compliance.harm_folds import digest_of_text
 from scripts.harm_corpus import POOLED, Example, fold_numbers
 from scripts.harm_fitting import Knowledge, fit, scored
@@ -18,52 +17,62 @@ _SEED = 3
 _BINS = 10
 
 
-def by_folds(examples: Sequence[Example], known: Knowledge) -> dict[str, Any]:
-    """Return the table of grouped five-fold cross-validation, scored by the run time itself."""
+class Folded(NamedTuple):
+    """What models said of texts that they were not trained on, and the threshold of each text's model."""
+
+    said: Sequence[Mapping[str, float]]
+    thresholds: Floats
+
+
+def cross_validated(examples: Sequence[Example], known: Knowledge) -> Folded:
+    """Score each text by a model of the other folds, with the run time itself."""
     fold = fold_numbers(examples, folds=_FOLDS, seed=_SEED)
-    score, threshold = np.zeros(len(examples)), np.zeros(len(examples))
-    hazards: list[str | None] = [None] * len(examples)
+    said: list[Mapping[str, float]] = [{}] * len(examples)
+    thresholds = np.zeros(len(examples))
     for number in range(_FOLDS):
         weights = fit([e for e, f in zip(examples, fold, strict=True) if f != number], known)
         rows = np.flatnonzero(fold == number).tolist()
-        score[rows], codes, threshold[rows] = scored(weights, [examples[row].text for row in rows])
-        for row, code in zip(rows, codes, strict=True):
-            hazards[row] = code
-    return table(examples, score, score >= threshold, hazards)
+        scores, thresholds[rows] = scored(weights, [examples[row] for row in rows])
+        for row, one in zip(rows, scores, strict=True):
+            said[row] = one
+    return Folded(said, thresholds)
 
 
-def fold_scores(examples: Sequence[Example], known: Knowledge, *, threshold: float) -> dict[str, dict[str, float]]:
-    """Return what models of the other folds say of each text, by the digest of the text.
-
-    Scores are stretched so that the threshold that a fold chose lies at `threshold`.
-    """
-    fold = fold_numbers(examples, folds=_FOLDS, seed=_SEED)
-    scores: dict[str, dict[str, float]] = {}
-    for number in range(_FOLDS):
-        weights = fit([e for e, f in zip(examples, fold, strict=True) if f != number], known)
-        model = HarmModel.read(weights)
-        for row in np.flatnonzero(fold == number).tolist():
-            text = examples[row].text
-            said = model.score(text).items()
-            scores[digest_of_text(text)] = {
-                code: round(_stretched(score, model.threshold, threshold), 4) for code, score in said
-            }
-    return scores
+def fold_scores(examples: Sequence[Example], folded: Folded, *, threshold: float) -> dict[str, dict[str, float]]:
+    """Return what was said of each text, by its digest, stretched so that its fold's threshold lies at `threshold`."""
+    return {
+        digest_of_text(example.text): {
+            code: round(_stretched(score, own, threshold), 4) for code, score in said.items()
+        }
+        for example, said, own in zip(examples, *folded, strict=True)
+    }
 
 
 def _stretched(score: float, old: float, new: float) -> float:
     return score * new / old if score < old else new + (score - old) * (1 - new) / (1 - old)
 
 
-def by_source(examples: Sequence[Example], known: Knowledge) -> dict[str, Any]:
-    """Return, for each source, what a model says that was trained on all other sources."""
+def by_source(examples: Sequence[Example], known: Knowledge, sources: Sequence[str]) -> dict[str, Any]:
+    """Return, for each of some sources, what a model says that was trained on all others."""
     tables = {}
-    for source in sorted({example.source for example in examples}):
+    for source in sources:
         weights = fit([example for example in examples if example.source != source], known)
         left = [example for example in examples if example.source == source]
-        score, _, threshold = scored(weights, [example.text for example in left])
+        said, threshold = scored(weights, left)
+        score = _highest(said)
         tables[source] = _source_row(left, score, score >= threshold)
     return tables
+
+
+def by_folds(examples: Sequence[Example], folded: Folded) -> dict[str, Any]:
+    """Return the table of cross-validation."""
+    score = _highest(folded.said)
+    hazards = [max(said, key=said.__getitem__, default=None) for said in folded.said]
+    return table(examples, score, score >= folded.thresholds, hazards)
+
+
+def _highest(said: Sequence[Mapping[str, float]]) -> Floats:
+    return np.array([max(one.values(), default=0.0) for one in said])
 
 
 def table(

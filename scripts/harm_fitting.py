@@ -2,26 +2,39 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
-from sklearn.svm import SVC
 
 from ctrainer.agents.compliance.harm import HarmModel
-from scripts.harm_corpus import POOLED, Example, fold_numbers
+from ctrainer.agents.compliance.spoken import Spoken
+from scripts.harm_corpus import ANSWERS, POOLED, Example, fold_numbers
 from scripts.harm_encoder import SentenceEncoder
-from scripts.harm_training import Calibration, Floats, Vocabulary, fit_harm, fit_hazards, packed, split_text, vocabulary
+from scripts.harm_teacher import fit_teacher
+from scripts.harm_training import (
+    Calibration,
+    Features,
+    Floats,
+    Linear,
+    Vocabulary,
+    fit_hazards,
+    fit_linear,
+    packed,
+    split_text,
+    vocabulary,
+)
 
-_INNER_FOLDS = 4
+_INNER_FOLDS = 3
 _INNER_SEED = 11
 _FLOOR = 0.2
-_LOST_TO_GATE = 0.01
-"""Share of the texts above the floor that may be lost by stopping before word pairs are looked at."""
-_MOST_FALSE_ALARMS = 0.025
+_MOST_FALSE_ALARMS = 0.02
+"""On plain instructions."""
+_MOST_FALSE_ALARMS_ON_ANSWERS = 0.004
 _PSEUDO_COUNT = 200
-_TEACHER_PENALTY = 10.0
-_TEACHER_STEEPNESS = 2.5
+_TAUGHT_WEIGHT = 0.5
 _LONGEST_WORD_TOKENS = 12
 
 
@@ -40,9 +53,11 @@ class Knowledge:
         return np.array([self.text_vectors[text] for text in texts])
 
 
-def knowledge(examples: Sequence[Example], own: Sequence[Example], unlabelled: Sequence[str]) -> Knowledge:
-    """Run the encoder over all texts and words."""
-    encoder = SentenceEncoder()
+def knowledge(
+    examples: Sequence[Example], own: Sequence[Example], unlabelled: Sequence[str], remembered: Path | None = None
+) -> Knowledge:
+    """Run the encoder over all texts and words; what the file `remembered` holds is not run again."""
+    encoder = SentenceEncoder(remembered)
     texts = sorted({*(example.text for example in [*examples, *own]), *unlabelled})
     seen = {word for example in [*examples, *own] for word in split_text(example.text)}
     words = sorted({*encoder.words(), *seen})
@@ -56,73 +71,86 @@ def knowledge(examples: Sequence[Example], own: Sequence[Example], unlabelled: S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Linear:
-    terms: Vocabulary
-    harm: LogisticRegression
-    hazards: LogisticRegression
+class _Material:
+    """All that a model may be fitted to: labelled examples, then our own, then unlabelled texts with what is taught."""
 
-    def applied(self, texts: Sequence[str]) -> tuple[Floats, Floats, NDArray[np.str_]]:
-        """Return the logit, the logit without pairs, and the likeliest hazard of each text."""
-        features = self.terms.matrix(texts)
-        words = self.terms.without_pairs(features)
-        return self.harm.decision_function(features), self.harm.decision_function(words), self.hazards.predict(words)
+    terms: Vocabulary
+    examples: Sequence[Example]
+    features: Features
+    truth: Floats
+    weights: Floats
+
+    def fitted(self, left_out: NDArray[np.int64]) -> tuple[Linear, LogisticRegression]:
+        """Return the score and the hazards, fitted without some of the examples."""
+        rows = np.setdiff1d(np.flatnonzero(self.weights), left_out)
+        features = Features(self.features.counts[rows], self.features.priors[rows])
+        harm = fit_linear(features, self.truth[rows], self.weights[rows])
+        kept = np.setdiff1d(np.arange(len(self.examples)), left_out)
+        return harm, fit_hazards(self.words(kept), [self.examples[row] for row in kept])
+
+    def words(self, rows: NDArray[np.int64]) -> csr_matrix:
+        """Return the features of some examples that stand for words."""
+        return self.features.counts[rows][:, : len(self.terms.words)]
 
 
 def fit(examples: Sequence[Example], known: Knowledge) -> bytes:
     """Return the weights trained on all examples; everything but the weights is chosen by inner folds."""
-    taught = _taught([*examples, *known.own], known)
-    held_out = _held_out(examples, known, taught)
-    final = _linear(examples, known, taught)
-    calibration = _calibration(examples, held_out, [str(code) for code in final.hazards.classes_])
-    return packed(final.terms, final.harm, final.hazards, calibration)
+    material = _material(examples, known)
+    held_out = _held_out(examples, material)
+    harm, hazards = material.fitted(np.zeros(0, np.int64))
+    calibration = _calibration(examples, held_out, [str(code) for code in hazards.classes_])
+    return packed(material.terms, harm, hazards, calibration)
 
 
-def scored(weights: bytes, texts: Sequence[str]) -> tuple[Floats, list[str | None], float]:
-    """Return what the run time makes of texts: the highest score, its hazard, and the threshold."""
+def scored(weights: bytes, examples: Sequence[Example]) -> tuple[list[Mapping[str, float]], float]:
+    """Return what the run time makes of texts, and the threshold."""
     model = HarmModel.read(weights)
-    best = [max(model.score(text).items(), key=lambda item: item[1], default=(None, 0.0)) for text in texts]
-    return np.array([score for _, score in best]), [code for code, _ in best], model.threshold
+    return model.scores(Spoken.of([(example.role, example.text) for example in examples])), model.threshold
 
 
-def _linear(labelled: Sequence[Example], known: Knowledge, taught: Floats) -> _Linear:
+def _material(labelled: Sequence[Example], known: Knowledge) -> _Material:
     examples = [*labelled, *known.own]
-    texts = [example.text for example in examples]
-    terms = vocabulary([*texts, *known.unlabelled], known.words, known.word_vectors)
-    features = terms.matrix(texts)
-    harm = fit_harm(features, examples, terms.matrix(known.unlabelled), taught)
-    return _Linear(terms=terms, harm=harm, hazards=fit_hazards(terms.without_pairs(features), examples))
+    taught = _taught(examples, known)
+    texts = [*(example.text for example in examples), *known.unlabelled]
+    terms = vocabulary(texts, known.words, known.word_vectors)
+    return _Material(
+        terms=terms,
+        examples=examples,
+        features=terms.features(texts),
+        truth=np.concatenate([[example.harmful for example in examples], taught]),
+        weights=np.concatenate([[example.weight for example in examples], np.full(len(taught), _TAUGHT_WEIGHT)]),
+    )
 
 
 def _taught(examples: Sequence[Example], known: Knowledge) -> Floats:
-    """Return how harmful a kernel machine on sentence vectors, fitted to the same examples, finds unlabelled texts."""
+    """Return how likely a teacher, fitted to the same examples, finds unlabelled texts harmful."""
     counted = [example for example in examples if example.weight]
-    teacher = SVC(C=_TEACHER_PENALTY, gamma=1.0, cache_size=500)
-    teacher.fit(
+    teacher = fit_teacher(
         known.vectors([example.text for example in counted]),
-        [example.harmful for example in counted],
-        [example.weight for example in counted],
+        np.array([example.harmful for example in counted], np.float32),
+        np.array([example.weight for example in counted], np.float32),
     )
-    margin = teacher.decision_function(known.vectors(known.unlabelled))
-    taught: Floats = 1 / (1 + np.exp(-_TEACHER_STEEPNESS * margin))
+    taught: Floats = 1 / (1 + np.exp(-teacher.logits(known.vectors(known.unlabelled))))
     return taught
 
 
-def _held_out(examples: Sequence[Example], known: Knowledge, taught: Floats) -> tuple[Floats, Floats, NDArray[np.str_]]:
+def _held_out(examples: Sequence[Example], material: _Material) -> tuple[Floats, NDArray[np.str_]]:
+    """Return the logit of harm and the likeliest hazard of each labelled text, by models of the other inner folds."""
     fold = fold_numbers(examples, folds=_INNER_FOLDS, seed=_INNER_SEED)
-    logits, without_pairs = np.zeros(len(examples)), np.zeros(len(examples))
-    hazards = np.full(len(examples), "", dtype="<U4")
+    logits, named = np.zeros(len(examples)), np.full(len(examples), "", dtype="<U4")
     for number in range(_INNER_FOLDS):
-        rows = np.flatnonzero(fold == number).tolist()
-        model = _linear([e for e, f in zip(examples, fold, strict=True) if f != number], known, taught)
-        logits[rows], without_pairs[rows], hazards[rows] = model.applied([examples[row].text for row in rows])
-    return logits, without_pairs, hazards
+        rows = np.flatnonzero(fold == number)
+        harm, hazards = material.fitted(rows)
+        logits[rows] = harm.logits(Features(material.features.counts[rows], material.features.priors[rows]))
+        named[rows] = hazards.predict(material.words(rows))
+    return logits, named
 
 
 def _calibration(
-    examples: Sequence[Example], held_out: tuple[Floats, Floats, NDArray[np.str_]], codes: Sequence[str]
+    examples: Sequence[Example], held_out: tuple[Floats, NDArray[np.str_]], codes: Sequence[str]
 ) -> Calibration:
     """Fit Platt's sigmoid for each attributed hazard; a hazard with few texts leans on all of them."""
-    logits, without_pairs, hazards = held_out
+    logits, hazards = held_out
     truth = np.array([example.harmful for example in examples])
     counted = np.array([example.weight > 0 for example in examples])
     slope, offset = {}, {}
@@ -132,9 +160,12 @@ def _calibration(
         slope[code], offset[code] = float(model.coef_[0, 0]), float(model.intercept_[0])
     steepness, shift = np.array([slope[code] for code in hazards]), np.array([offset[code] for code in hazards])
     probability = 1 / (1 + np.exp(-(steepness * logits + shift)))
-    gate = float(np.quantile(without_pairs[probability >= _FLOOR], _LOST_TO_GATE))
     threshold = _threshold(examples, probability)
-    return Calibration(slope=slope, offset=offset, gate=gate, floor=_FLOOR, threshold=threshold)
+    room = (np.log(threshold / (1 - threshold)) - shift) / steepness - logits
+    answers = room[[example.source == ANSWERS for example in examples]]
+    lower = float(np.quantile(answers, _MOST_FALSE_ALARMS_ON_ANSWERS)) if len(answers) else 0.0
+    shifts = {"assistant": min(0.0, lower)}
+    return Calibration(slope=slope, offset=offset, shifts=shifts, floor=_FLOOR, threshold=threshold)
 
 
 def _threshold(examples: Sequence[Example], probability: Floats) -> float:

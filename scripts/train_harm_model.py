@@ -1,6 +1,7 @@
 """Trains and measures the harm score.
 
 python -m scripts.train_harm_model --data DIR [--evaluate] [--output FILE] [--folds FILE]
+    [--leave-out SOURCE ...] [--vectors FILE]
 """
 
 import argparse
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from ctrainer.agents.compliance.harm import HarmModel
 from scripts.harm_corpus import load, own_phrases, unlabelled
-from scripts.harm_evaluation import by_folds, by_source, fold_scores
+from scripts.harm_evaluation import by_folds, by_source, cross_validated, fold_scores
 from scripts.harm_fitting import fit, knowledge
 
 
@@ -22,18 +23,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--evaluate", action="store_true", help="print the cross-validated tables as JSON")
     parser.add_argument("--output", type=Path, help="file to write the weights to")
     parser.add_argument("--folds", type=Path, help="file to write the scores of held-out folds to, by digest of text")
+    parser.add_argument("--leave-out", nargs="*", default=[], help="sources to measure without any text of theirs")
+    parser.add_argument("--vectors", type=Path, help="file in which the encoder's vectors are kept between runs")
     options = parser.parse_args(arguments)
     examples = load(options.data)
-    known = knowledge(examples, own_phrases(), unlabelled(options.data))
-    if options.evaluate:
-        tables = {"folds": by_folds(examples, known), "leave_one_source_out": by_source(examples, known)}
-        print(json.dumps(tables, indent=1))
+    known = knowledge(examples, own_phrases(), unlabelled(options.data), options.vectors)
     if options.output:
         options.output.write_bytes(fit(examples, known))
+    if options.evaluate or options.folds:
+        folded = cross_validated(examples, known)
+        print(json.dumps(by_folds(examples, folded), indent=1))
     if options.folds:
         model = HarmModel.read(options.output.read_bytes()) if options.output else HarmModel.packaged()
-        scores = json.dumps(fold_scores(examples, known, threshold=model.threshold)).encode()
+        scores = json.dumps(fold_scores(examples, folded, threshold=model.threshold)).encode()
         options.folds.write_bytes(gzip.compress(scores, mtime=0))
+    if options.leave_out:
+        print(json.dumps({"leave_one_source_out": by_source(examples, known, options.leave_out)}, indent=1))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from ctrainer.agents.compliance.words import Keys
 _WEIGHT_BITS = 16
 _WEIGHT = np.uint64((1 << _WEIGHT_BITS) - 1)
 _KEY_BITS = 64
+_UNSIGNED, _SIGNED = np.uint64(_KEY_BITS - _WEIGHT_BITS), np.int64(_KEY_BITS - _WEIGHT_BITS)
+"""By so many bits to the left and back goes a weight to stand alone, with its sign."""
 _SALTS = 2_000
 
 
@@ -46,8 +48,12 @@ class WeightTable:
     def weights(self, keys: Keys) -> NDArray[np.int64]:
         """Return the weight of each key, zero for one that is not in the table."""
         spread = keys * self._salt
-        entries = self._entries[(spread >> self._shift).astype(np.intp)]
-        return np.where((entries ^ spread) <= _WEIGHT, entries.astype(np.int16), np.int16(0)).astype(np.int64)
+        found = self._entries.take((spread >> self._shift).view(np.int64))
+        spread ^= found
+        found <<= _UNSIGNED
+        weights: NDArray[np.int64] = found.view(np.int64) >> _SIGNED
+        weights *= spread <= _WEIGHT
+        return weights
 
 
 def without_clashes(keys: Keys, *, bits: int) -> NDArray[np.bool_]:

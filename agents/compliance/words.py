@@ -25,6 +25,7 @@ LETTERS = bytes(
     for byte in range(256)
 )
 """Byte to byte: ASCII letters to lower case, other ASCII that is no digit to nothing, the rest as it is."""
+NO_PAIR = np.uint64(0)
 _EIGHT = 8
 _LONGEST = 24
 """So many bytes of a word are looked at, and its length up to `_MOST_BYTES`."""
@@ -61,12 +62,12 @@ class Words(NamedTuple):
         np.cumsum(values, out=running[1:])
         return running[self.bounds[1:]] - running[self.bounds[:-1]]
 
-    def pairs(self, gap: int) -> tuple[Keys, NDArray[np.int64]]:
-        """Return a key for each word and the one `gap` words on in the same text, and the place of its first word."""
-        first = np.arange(max(0, len(self.keys) - gap))
-        ends = np.repeat(self.bounds[1:], self.counts)
-        first = first[first + gap < ends[: len(first)]]
-        return pair_keys(self.keys[first], self.keys[first + gap], gap), first
+    def pairs(self, gap: int) -> Keys:
+        """Return a key for each word and the one `gap` words on, `NO_PAIR` where that is of another text."""
+        keys = pair_keys(self.keys[:-gap], self.keys[gap:], gap)
+        across = (self.bounds[1:-1, None] - np.arange(1, gap + 1)).ravel()
+        keys[across[(across >= 0) & (across < len(keys))]] = NO_PAIR
+        return keys
 
 
 def pair_keys(first: Keys, second: Keys, gap: int) -> Keys:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ctrainer.agents.compliance.spoken import MOST_CHARACTERS, portions
 from ctrainer.agents.compliance.weight_table import WeightTable, without_clashes
-from ctrainer.agents.compliance.words import pair_keys, words_of
+from ctrainer.agents.compliance.words import NO_PAIR, pair_keys, words_of
 
 
 def plain_words(text: str) -> list[str]:
@@ -41,14 +41,15 @@ def test_a_word_is_told_from_the_one_that_is_a_letter_longer(length: int) -> Non
 @given(st.lists(st.text("ab ", max_size=12), max_size=5), st.integers(1, 4))
 def test_pairs_are_those_of_each_text_alone(texts: list[str], gap: int) -> None:
     words = words_of(texts)
-    keys, first = words.pairs(gap)
+    keys = words.keys
+    texts_of = np.repeat(np.arange(len(texts)), words.counts)
     expected = [
-        (start + place, int(pair_keys(own[place : place + 1], own[place + gap : place + gap + 1], gap)[0]))
-        for start, end in zip(words.bounds[:-1].tolist(), words.bounds[1:].tolist(), strict=True)
-        for own in [words.keys[start:end]]
-        for place in range(end - start - gap)
+        int(pair_keys(keys[place : place + 1], keys[place + gap : place + gap + 1], gap)[0])
+        if texts_of[place] == texts_of[place + gap]
+        else NO_PAIR
+        for place in range(len(keys) - gap)
     ]
-    assert list(zip(first.tolist(), keys.tolist(), strict=True)) == expected
+    assert words.pairs(gap).tolist() == expected
 
 
 @given(st.dictionaries(st.integers(0, 2**64 - 1), st.integers(-4095, 4095), max_size=40), st.integers(0, 2**64 - 1))
