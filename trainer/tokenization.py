@@ -1,16 +1,21 @@
 """From a conversation to token ids and labels."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import takewhile
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
+from jinja2 import TemplateError
 
 from ctrainer.schemas.training import Objective
 
 IGNORED = -100
 """The label of a token that is not learned."""
+
+_Turns: TypeAlias = Sequence[Mapping[str, Any]]
+_PROBE = "name_of_a_probe"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +62,7 @@ def encode(
 
     SFT learns every assistant turn, each with its end marker; DAPT learns the whole text.
     """
-    turns = [_renderable(message) for message in messages]
+    turns = _renderable(messages, tokenizer)
     token_ids = _render(turns, tools, tokenizer)
     learned = [True] * len(token_ids) if objective is Objective.DAPT else _learned(turns, tools, tokenizer)
     labels = tuple(token if learn else IGNORED for token, learn in zip(token_ids, learned, strict=True))[:max_tokens]
@@ -75,21 +80,15 @@ def call_spans(
 ) -> tuple[tuple[Span, ...], ...]:
     """Return where the tool calls of a conversation are among its token ids: for each turn that calls, its calls.
 
-    A turn with a call beyond `max_tokens`, or one that the chat template does not render as it is, is left out.
+    A turn with a call beyond `max_tokens`, or one that the chat template does not render as it is, is left out. Where
+    the template itself renders calls, all those of a turn are one span: what it adds for them.
     """
-    text = _text([_renderable(message) for message in messages], tools, tokenizer)
+    turns = _renderable(messages, tokenizer)
+    text = _text(turns, tools, tokenizer)
     places = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"][:max_tokens]
-    found, cursor = [], 0
-    for message in messages:
-        spans = []
-        for call in message.get("tool_calls") or ():
-            spelled = _spelled(call["function"])
-            start = text.find(spelled, cursor)
-            cursor = max(cursor, start + len(spelled))
-            spans.append(_tokens_between(places, start, start + len(spelled)) if start >= 0 else None)
-        if spans and all(spans):
-            found.append(tuple(span for span in spans if span))
-    return tuple(found)
+    found = _rendered_calls if renders_calls(tokenizer) else _spelled_calls
+    spans = ([_tokens_between(places, *place) for place in calls] for calls in found(messages, turns, tools, tokenizer))
+    return tuple(tuple(span for span in calls if span) for calls in spans if calls and all(calls))
 
 
 def collate(examples: Sequence[EncodedExample], *, pad_token_id: int) -> TokenBatch:
@@ -104,6 +103,37 @@ def collate(examples: Sequence[EncodedExample], *, pad_token_id: int) -> TokenBa
         attention_mask=padded([[1] * len(example.token_ids) for example in examples], 0),
         labels=padded([example.labels for example in examples], IGNORED),
     )
+
+
+def _spelled_calls(messages: _Turns, turns: _Turns, tools: _Turns, tokenizer: Any) -> Iterator[list[tuple[int, int]]]:
+    """Yield where each call of each turn stands in the text, as it was spelled there; (0, 0) where it does not."""
+    text, cursor = _text(turns, tools, tokenizer), 0
+    for message in messages:
+        places = []
+        for call in message.get("tool_calls") or ():
+            spelled = _spelled(call["function"])
+            start = text.find(spelled, cursor)
+            cursor = max(cursor, start + len(spelled))
+            places.append((start, start + len(spelled)) if start >= 0 else (0, 0))
+        yield places
+
+
+def _rendered_calls(messages: _Turns, turns: _Turns, tools: _Turns, tokenizer: Any) -> Iterator[list[tuple[int, int]]]:
+    """Yield, for each turn, the place of what the template adds to it for its calls, if it has any."""
+    text = _text(turns, tools, tokenizer)
+    for number, message in enumerate(messages):
+        if not message.get("tool_calls"):
+            continue
+        silent = {name: value for name, value in turns[number].items() if name != "tool_calls"}
+        whole, without = (_text([*turns[:number], turn], tools, tokenizer) for turn in (turns[number], silent))
+        start = _shared(whole, without)
+        end = len(whole) - _shared(whole[start:][::-1], without[start:][::-1])
+        yield [(start, end) if text.startswith(whole[:end]) else (0, 0)]
+
+
+def _shared(one: str, another: str) -> int:
+    """Return with how many equal letters two texts begin."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, another, strict=False)))
 
 
 def _tokens_between(places: Sequence[tuple[int, int]], start: int, end: int) -> Span | None:
@@ -144,8 +174,32 @@ def _text(
     return text
 
 
-def _renderable(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a turn as any chat template can render it: calls of tools stand in the text where it has none."""
+def renders_calls(tokenizer: Any) -> bool:
+    """Return whether the chat template has a form of its own for tool calls."""
+    call = {"type": "function", "function": {"name": _PROBE, "arguments": {}}}
+    turns: _Turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    try:
+        return _PROBE in _text(turns, [], tokenizer)
+    except (TemplateError, TypeError):
+        return False
+
+
+def _renderable(messages: Sequence[Mapping[str, Any]], tokenizer: Any) -> list[dict[str, Any]]:
+    """Return turns as the chat template can render them: calls stand in the text where it has no form for them."""
+    turn = _with_calls if renders_calls(tokenizer) else _with_spelled_calls
+    return [turn(message) for message in messages]
+
+
+def _with_calls(message: Mapping[str, Any]) -> dict[str, Any]:
+    turn = {"role": message["role"], "content": message.get("content") or ""}
+    calls = [
+        {"type": "function", "function": {"name": function["name"], "arguments": json.loads(function["arguments"])}}
+        for function in (call["function"] for call in message.get("tool_calls") or ())
+    ]
+    return {**turn, "tool_calls": calls} if calls else turn
+
+
+def _with_spelled_calls(message: Mapping[str, Any]) -> dict[str, Any]:
     calls = message.get("tool_calls") or ()
     spelled = "\n".join(_spelled(call["function"]) for call in calls)
     content = "\n".join(part for part in (message.get("content") or "", spelled) if part)

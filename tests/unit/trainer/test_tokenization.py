@@ -1,11 +1,12 @@
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ctrainer.schemas.training import Objective
 from ctrainer.trainer.models import LanguageModel
-from ctrainer.trainer.tokenization import IGNORED, EncodedExample, collate, encode
+from ctrainer.trainer.tokenization import IGNORED, EncodedExample, call_spans, collate, encode, renders_calls
 
 CHAT: list[dict[str, Any]] = [
     {"role": "system", "content": "be brief"},
@@ -79,3 +80,41 @@ def test_a_batch_is_padded_on_the_right() -> None:
     assert batch.token_ids.tolist() == [[5, 6, 7], [8, 9, 0]]
     assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch.labels.tolist() == [[IGNORED, 6, 7], [IGNORED, 9, IGNORED]]
+
+
+NATIVE = (
+    "{%- for m in messages %}{{- '<|im_start|>' + m.role }}{%- if m.content %}{{- '\\n' + m.content }}{%- endif %}"
+    "{%- for c in m.tool_calls or [] %}"
+    "{{- '\\n<call>' + c.function.name + ' ' + (c.function.arguments | tojson) + '</call>' }}"
+    "{%- endfor %}{{- '<|im_end|>\\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant' }}{%- endif %}"
+)
+
+
+@pytest.fixture
+def native(tiny: LanguageModel) -> LanguageModel:
+    """The tiny model with a chat template that has a form of its own for tool calls."""
+    tiny.tokenizer.chat_template = NATIVE
+    return tiny
+
+
+def test_a_template_that_renders_calls_renders_them_and_nothing_is_spelled_beside_it(native: LanguageModel) -> None:
+    example = encode(CHAT, [], native.tokenizer, objective=Objective.SFT, max_tokens=1_000)
+    assert example is not None
+    call = '\n<call>pay {"amount": 3}</call>'
+    assert learned_text(native, example) == f"\nhi there<|im_end|>\n{call}<|im_end|>\n\ndone<|im_end|>\n"
+    (spans,) = call_spans(CHAT, [], native.tokenizer, max_tokens=1_000)
+    assert [native.tokenizer.decode(example.token_ids[span.start : span.end]) for span in spans] == [call]
+
+
+def test_calls_that_a_template_renders_are_left_out_where_the_record_is_cut(native: LanguageModel) -> None:
+    (((_, end),),) = call_spans(CHAT, [], native.tokenizer, max_tokens=1_000)
+    assert call_spans(CHAT, [], native.tokenizer, max_tokens=end - 1) == ()
+
+
+def test_a_template_is_asked_for_calls_and_may_not_know_them(tiny: LanguageModel) -> None:
+    assert not renders_calls(tiny.tokenizer)
+    tiny.tokenizer.chat_template = "{{ raise_exception('no roles here') }}"
+    assert not renders_calls(tiny.tokenizer)
+    tiny.tokenizer.chat_template = NATIVE
+    assert renders_calls(tiny.tokenizer)
