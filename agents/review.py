@@ -1,6 +1,6 @@
 """The review stage: a person's verdict on a sample ends its wait."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from ctrainer.agents.commands import CommandDesk
 from ctrainer.agents.compliance.policy import Decision, PolicyResult
@@ -12,15 +12,30 @@ from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.world import Topics
 from ctrainer.schemas.compliance import Verdict
 from ctrainer.schemas.datasets import OffsetRange
-from ctrainer.schemas.envelope import require_known_version
+from ctrainer.schemas.envelope import header, require_known_version
 from ctrainer.schemas.errors import ContractError
 from ctrainer.schemas.review import ReviewDecision, ReviewVerdict
 from ctrainer.schemas.samples import ParkedSample, SlowLane
-from ctrainer.schemas.topics import REVIEW_DECISIONS, SAMPLES_SLOW_LANE
+from ctrainer.schemas.topics import DEAD_LETTERS, REVIEW_DECISIONS, SAMPLES_SLOW_LANE
 
 STAGE = "review"
 PERSON = "person"
 _VERDICTS = {ReviewVerdict.ACCEPT: Verdict.ACCEPT, ReviewVerdict.REJECT: Verdict.REJECT}
+
+
+async def decided_samples(topics: Topics, partition: int | None = None) -> AsyncIterator[tuple[int, str]]:
+    """Yield offset and sample id of each decision that was not refused: a refused one is a dead letter.
+
+    Who may decide changes with the keyring; what was decided does not.
+    """
+    refused = {
+        (header(letter.headers, "dlq.src.partition"), header(letter.headers, "dlq.src.offset"))
+        async for letter in topics.read_topic(DEAD_LETTERS)
+        if header(letter.headers, "dlq.src.topic") == REVIEW_DECISIONS
+    }
+    async for record in topics.read_topic(REVIEW_DECISIONS, partition):
+        if (str(record.partition), str(record.offset)) not in refused:
+            yield record.offset, (record.key or b"").decode("utf-8", "replace")
 
 
 class Review:
@@ -33,14 +48,9 @@ class Review:
         self._decided: dict[int, Provisional[frozenset[str]]] = {}
 
     async def restore(self, partition: int, committed_offset: int) -> None:
-        """Find the samples again that were decided before."""
-        decided: set[str] = set()
-        async for record in self._topics.read_topic(REVIEW_DECISIONS, partition):
-            if record.offset < committed_offset:
-                try:
-                    decided.add((await self._valid(record, decided))[0].sample_id)
-                except ContractError:
-                    continue
+        """Find the samples again that were decided before, by what became of the decisions then."""
+        known = decided_samples(self._topics, partition)
+        decided = {sample async for offset, sample in known if offset < committed_offset}
         self._decided[partition] = Provisional(frozenset(decided))
 
     async def __call__(self, batch: RecordBatch) -> Sequence[OutputRecord]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from ctrainer.schemas.errors import ConstitutionalTrainerError
 from ctrainer.streams.commands import (
     adapters,
+    balance,
     budget,
     constitution,
     demo,
@@ -55,6 +56,7 @@ app.command("worker")(worker.worker)
 app.command("trainer")(worker.trainer)
 app.command("produce")(samples.produce)
 app.command("screen")(screen.screen)
+app.command("balance")(balance.balance)
 app.command("tail")(samples.tail)
 app.command("sessions")(sessions.sessions)
 app.command("demo")(demo.demo)

@@ -8,6 +8,7 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 
 class Reporter:
@@ -51,13 +52,24 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table on standard output."""
+    """Print a table on standard output. The first column is what people copy: it stays on one line."""
     table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*(Text(visible(str(value))) for value in row))
     Console().print(table)
+
+
+def visible(text: str) -> str:
+    r"""Return a text whose control and hidden characters are written out: none of them can command a terminal.
+
+    >>> visible("a\x1b[2J b\u202ec")
+    'a\\x1b[2J b\\u202ec'
+    """
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
 
 
 def print_rows(title: str, rows: Sequence[Mapping[str, object]], *, as_json: bool) -> None:

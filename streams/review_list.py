@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from ctrainer.agents.parked import parked
+from ctrainer.agents.review import decided_samples
 from ctrainer.agents.world import Topics
-from ctrainer.schemas.envelope import header
 from ctrainer.schemas.errors import ConstitutionalTrainerError
 from ctrainer.schemas.samples import ParkedSample, SlowLane, SourceReference
-from ctrainer.schemas.topics import DEAD_LETTERS, REVIEW_DECISIONS, SAMPLES_SLOW_LANE
+from ctrainer.schemas.topics import SAMPLES_SLOW_LANE
 
 
 class NotInReviewError(ConstitutionalTrainerError):
@@ -24,7 +24,7 @@ class InReview:
 
 async def samples_in_review(topics: Topics) -> list[InReview]:
     """Return what waits and nobody decided on yet, oldest first within a partition."""
-    decided = await _decided(topics)
+    decided = {sample async for _, sample in decided_samples(topics)}
     waiting: list[InReview] = []
     async for record in topics.read_topic(SAMPLES_SLOW_LANE):
         sample = parked(record, SlowLane.REVIEW)
@@ -44,17 +44,3 @@ async def sample_in_review(topics: Topics, sample_id: str) -> InReview:
         if found.sample.sample_id == sample_id:
             return found
     raise NotInReviewError(f"sample {sample_id}: does not wait for review; `ctrainer review list` shows those that do")
-
-
-async def _decided(topics: Topics) -> set[str]:
-    """Return the ids of samples with a decision that was not refused."""
-    refused = {
-        (header(letter.headers, "dlq.src.partition"), header(letter.headers, "dlq.src.offset"))
-        async for letter in topics.read_topic(DEAD_LETTERS)
-        if header(letter.headers, "dlq.src.topic") == REVIEW_DECISIONS
-    }
-    return {
-        (record.key or b"").decode("utf-8", "replace")
-        async for record in topics.read_topic(REVIEW_DECISIONS)
-        if (str(record.partition), str(record.offset)) not in refused
-    }

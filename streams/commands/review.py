@@ -1,16 +1,22 @@
 """`ctrainer review`: what waits for a person, and the person's verdict."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ctrainer.schemas.envelope import binary_headers, event_type
+from ctrainer.agents.events import event_caused_by
+from ctrainer.agents.records import Record
+from ctrainer.schemas.compliance import SampleJudged
+from ctrainer.schemas.envelope import binary_headers, event_type, header
+from ctrainer.schemas.errors import ConstitutionalTrainerError
 from ctrainer.schemas.review import ReviewDecision, ReviewVerdict
-from ctrainer.schemas.topics import REVIEW_DECISIONS
+from ctrainer.schemas.topics import COMPLIANCE_EVENTS, DEAD_LETTERS, REVIEW_DECISIONS
 from ctrainer.streams.active_constitution import reference_in_force
 from ctrainer.streams.console import print_rows
+from ctrainer.streams.event_watch import watch
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.keyring import read_signing_key
 from ctrainer.streams.location import locate
@@ -18,6 +24,11 @@ from ctrainer.streams.review_list import InReview, sample_in_review, samples_in_
 from ctrainer.streams.settings import Settings
 from ctrainer.streams.signed_producer import SignedProducer
 from ctrainer.streams.topic_reader import TopicReader
+
+
+class DecisionRefusedError(ConstitutionalTrainerError):
+    """The review stage did not take a decision."""
+
 
 app = typer.Typer(help="Read what waits for a person, and decide.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="one JSON object per line")]
@@ -43,13 +54,15 @@ def decide(
     key: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="your private key")] = None,
     json: Json = False,
 ) -> None:
-    """Send a signed verdict on one sample."""
+    """Send a signed verdict on one sample and wait for what becomes of it."""
     settings = Settings.read()
-    place = asyncio.run(_decide(settings, sample_id, verdict, reason, key))
-    print_rows("decision", [{"sample": sample_id, "verdict": verdict.value, "sent_to": place}], as_json=json)
+    place, judged = asyncio.run(_decide(settings, sample_id, verdict, reason, key))
+    print_rows("decision", [{"sample": sample_id, "verdict": judged.verdict.value, "sent_to": place}], as_json=json)
 
 
-async def _decide(settings: Settings, sample_id: str, verdict: ReviewVerdict, reason: str, key: Path | None) -> str:
+async def _decide(
+    settings: Settings, sample_id: str, verdict: ReviewVerdict, reason: str, key: Path | None
+) -> tuple[str, SampleJudged]:
     topics = _topics(settings)
     found = await sample_in_review(topics, sample_id)
     decision = ReviewDecision(
@@ -66,7 +79,24 @@ async def _decide(settings: Settings, sample_id: str, verdict: ReviewVerdict, re
         security=topics.security,
     )
     headers = binary_headers({"type": event_type(ReviewDecision), "subject": sample_id})
-    return await producer.send(REVIEW_DECISIONS, key=sample_id.encode(), value=decision.to_json(), headers=headers)
+    async with watch(topics, [COMPLIANCE_EVENTS, DEAD_LETTERS]) as events:
+        place = await producer.send(REVIEW_DECISIONS, key=sample_id.encode(), value=decision.to_json(), headers=headers)
+        judged = await events.first(partial(_outcome, place), within_seconds=60.0, what="outcome of the decision")
+    return place, judged
+
+
+def _outcome(place: str, record: Record) -> SampleJudged | None:
+    """Return what a record says became of the decision at `place`, or None where it is about something else.
+
+    Raises:
+        DecisionRefusedError: the record is its dead letter.
+    """
+    if record.topic == COMPLIANCE_EVENTS:
+        return event_caused_by(place, record, SampleJudged)
+    if record.key == place.encode():
+        reason, message = (header(record.headers, f"dlq.{name}") for name in ("reason", "error.message"))
+        raise DecisionRefusedError(f"the decision was refused: {reason}: {message}")
+    return None
 
 
 def _row(found: InReview, *, show_text: bool) -> dict[str, object]:

@@ -212,6 +212,21 @@ async def test_only_the_first_decision_counts_also_after_a_restart(flow: Flow) -
     assert dict(letter.headers)["dlq.reason"] == b"already-decided"
 
 
+async def test_who_may_decide_later_changes_nothing_about_what_was_decided_and_refused_before(flow: Flow) -> None:
+    await flow.screen(TO_REVIEW)
+    known, flow.desk = flow.desk, CommandDesk(requesters={}, in_force=lambda: COURT.reference)
+    (letter,) = await (await flow.reviewer())(of(flow.said(ReviewVerdict.REJECT)))
+    assert dict(letter.headers)["dlq.reason"] == b"unknown-signer"
+    flow.deliver([letter])
+    flow.desk = known
+    flow.deliver(await (await flow.reviewer())(of(flow.said(ReviewVerdict.ACCEPT))))
+    assert flow.decisions()[-1].verdict == "accept"
+    flow.desk = CommandDesk(requesters={}, in_force=lambda: COURT.reference)
+    reviewer = await flow.reviewer()
+    flow.desk = known
+    assert reviewer._decided[0].before(99) == {flow.decisions()[-1].sample_id}
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
