@@ -52,6 +52,7 @@ bench: setup  ## print the measured ratios of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.screening
 	$(BIN)/python -m benchmarks.dp_step
 	$(BIN)/python -m benchmarks.ledger
+	$(BIN)/python -m benchmarks.utility
 
 package: setup  ## build the wheel and the source distribution
 	$(BIN)/python -m build --no-isolation
