@@ -53,8 +53,9 @@ def epsilon_of(rdp: Sequence[float], delta: float) -> float:
 
     >>> epsilon_of(NOTHING, 1e-5)
     0.0
-    >>> round(epsilon_of(compose(NOTHING, rdp_of_step(256 / 10_000, 0.8), 117), 1e-5), 2)
-    4.07
+    >>> spends = [compose(NOTHING, rdp_of_step(256 / 10_000, noise), 117) for noise in (0.6, 0.8, 1.0)]
+    >>> [round(epsilon_of(spend, 1e-5), 2) for spend in spends]
+    [8.67, 4.07, 2.34]
     """
     if not any(rdp):
         return 0.0
@@ -73,8 +74,9 @@ def prv_epsilon(*, sampling_rate: float, noise_multiplier: float, steps: int, de
     Tighter than RDP, by at most 0.01 above the exact value (Gopi, Lee, Wutschitz 2021, arXiv 2106.02848). It must not
     gate adaptive requests: no privacy filter is proven for it.
 
-    >>> round(prv_epsilon(sampling_rate=0.0256, noise_multiplier=0.8, steps=117, delta=1e-5), 2)
-    3.38
+    >>> schedule = {"sampling_rate": 256 / 10_000, "steps": 117, "delta": 1e-5}
+    >>> [round(prv_epsilon(noise_multiplier=noise, **schedule), 2) for noise in (0.6, 0.8, 1.0)]
+    [7.31, 3.38, 1.93]
     """
     import numpy as np  # noqa: PLC0415 - only whoever plans needs it
     from opacus.accountants import PRVAccountant  # noqa: PLC0415 - pulls torch, which workers may never need

@@ -29,6 +29,12 @@ def release_rdp(mechanism: Mechanism) -> tuple[float, ...]:
     what was released before: the pass costs its one release, at rate 1. With correlated noise the same holds for the
     whole pass as one Gaussian mechanism: its noise is scaled to the norm of a column of the factor.
 
+    >>> from ctrainer.trainer.accounting import epsilon_of
+    >>> steps = Mechanism(sampling_rate=0.01, noise_multiplier=1.08, clip_norm=1.0, expected_batch_size=6.0)
+    >>> whole_pass = steps.model_copy(update={"mode": "single-pass"})
+    >>> [round(epsilon_of(release_rdp(mechanism), 1e-5), 2) for mechanism in (steps, whole_pass)]
+    [0.82, 4.33]
+
     Raises:
         ValueError: the mechanism is unaccounted.
         AccountingError: the analysis gives no number.
