@@ -49,12 +49,7 @@ class JudgementMetrics(Collector):
 
 def _calls(prefix: str, connection: EngineConnection) -> Iterator[Metric]:
     yield _counter(f"{prefix}_failures", "Questions without an answer.", ["kind"], connection.failures)
-    seconds = CounterMetricFamily(f"{prefix}_seconds", "Seconds that answers took, in all.")
-    seconds.add_metric([], connection.seconds)
-    yield seconds
-    answered = CounterMetricFamily(f"{prefix}_calls", "Questions with an answer.")
-    answered.add_metric([], connection.answers)
-    yield answered
+    yield connection.latency.family(f"{prefix}_seconds", "Seconds that answers took.")
     is_open = GaugeMetricFamily(f"{prefix}_circuit_open", "1 while it is left alone.")
     is_open.add_metric([], float(connection.breaker.is_open))
     yield is_open

@@ -178,7 +178,7 @@ class PartitionOwner:
         self._answered_at = answered_at
 
     async def _deliver(self, outlet: TransactionalOutlet, records: tuple[Record, ...]) -> None:
-        with self._metrics.batch(self.place.partition, len(records)):
+        with self._metrics.batch(records):
             outputs = self._given_up(records) or await self._decide(records)
             await self._at("after-decide")
             try:
@@ -208,7 +208,8 @@ class PartitionOwner:
         """Return the outputs of a batch; a record that the stage cannot handle becomes a dead letter among them."""
         batch = RecordBatch(topic=self.place.topic, partition=self.place.partition, epoch=self._epoch, records=records)
         try:
-            return await self._stage.decide(batch)
+            with self._metrics.decision():
+                return await self._stage.decide(batch)
         except HandlerFailedError as error:
             if len(records) == 1:
                 return [self._dead(records[0], "handler-failed", type(error.__cause__).__name__)]

@@ -94,6 +94,9 @@ class Settings(BaseModel):
     )
     policy_connections: int = Field(default=8, ge=1, le=256, description="most requests to a policy engine at a time")
     policy_token_file: Folder | None = Field(default=None, description="a file with the bearer token of the engine")
+    policy_ca_file: Folder | None = Field(
+        default=None, description="a PEM file of the only authorities the engine's certificate may be from"
+    )
 
     guard_url: str | None = Field(
         default=None,
@@ -114,6 +117,9 @@ class Settings(BaseModel):
     guard_deadline_ms: int = Field(default=5_000, ge=10, le=60_000, description="milliseconds the guard model may take")
     guard_connections: int = Field(default=8, ge=1, le=256, description="most requests to the guard model at a time")
     guard_token_file: Folder | None = Field(default=None, description="a file with the bearer token of the guard model")
+    guard_ca_file: Folder | None = Field(
+        default=None, description="a PEM file of the only authorities the guard model's certificate may be from"
+    )
     unsafe_judge_without_guard: bool = Field(
         default=False, description="true lets the harm score judge alone while the guard model is out of reach"
     )

@@ -1,11 +1,16 @@
 """Numbers about one source, under the published `constitutional_` names."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from ctrainer.agents.records import Record
+
+_DELIVERY_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0, 3600.0)
 _BATCH_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -16,6 +21,8 @@ class StreamMetrics:
     records: Counter
     dead_letters: Counter
     batch_seconds: Histogram
+    decision_seconds: Histogram
+    delivery_seconds: Histogram
     last_progress: Gauge
 
     @classmethod
@@ -36,6 +43,20 @@ class StreamMetrics:
                 "Seconds from reading a batch to its commit.",
                 ["stage"],
                 buckets=_BATCH_SECONDS,
+                registry=registry,
+            ),
+            decision_seconds=Histogram(
+                "constitutional_decision_seconds",
+                "Seconds in which a batch was decided, without reading and commit.",
+                ["stage"],
+                buckets=_BATCH_SECONDS,
+                registry=registry,
+            ),
+            delivery_seconds=Histogram(
+                "constitutional_delivery_seconds",
+                "Seconds from the timestamp of a batch's first record to the commit of the batch.",
+                ["stage"],
+                buckets=_DELIVERY_SECONDS,
                 registry=registry,
             ),
             last_progress=Gauge(
@@ -59,12 +80,18 @@ class SourceMetrics:
     stage: str
 
     @contextmanager
-    def batch(self, partition: int, records: int) -> Iterator[None]:
-        """Time a batch; count it when it ends well."""
+    def batch(self, records: Sequence[Record]) -> Iterator[None]:
+        """Time a batch; count it when it ends well. How long its first record waited tells of the others, too."""
         with self.families.batch_seconds.labels(self.stage).time():
             yield
-        self.families.records.labels(self.stage, partition).inc(records)
-        self.families.last_progress.labels(self.stage, partition).set_to_current_time()
+        first = records[0]
+        self.families.records.labels(self.stage, first.partition).inc(len(records))
+        self.families.last_progress.labels(self.stage, first.partition).set_to_current_time()
+        self.families.delivery_seconds.labels(self.stage).observe(max(0.0, time.time() - first.timestamp / 1000))
+
+    def decision(self) -> AbstractContextManager[Any]:
+        """Time the decision on a batch."""
+        return self.families.decision_seconds.labels(self.stage).time()
 
     def dead_letter(self, reason: str) -> None:
         """Count one dead letter."""

@@ -10,7 +10,7 @@ from ctrainer.agents.compliance.verdicts import VerdictCache
 from ctrainer.schemas.constitution import Constitution
 from ctrainer.streams.guard.llama_guard import LlamaGuard
 from ctrainer.streams.policy.connection import EngineConnection
-from ctrainer.streams.policy.engines import read_token
+from ctrainer.streams.policy.engines import read_authorities, read_token
 from ctrainer.streams.settings import Settings, SettingsError
 
 ALWAYS = "always"
@@ -26,6 +26,7 @@ def connect_guard(settings: Settings) -> EngineConnection | None:
         deadline_seconds=settings.guard_deadline_ms / 1000,
         connections=settings.guard_connections,
         token=read_token("CTRAINER_GUARD_TOKEN_FILE", settings.guard_token_file),
+        tls=read_authorities("CTRAINER_GUARD_CA_FILE", settings.guard_ca_file),
     )
 
 

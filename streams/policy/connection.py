@@ -6,6 +6,7 @@ With a deadline, a bound on their number, and a breaker.
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
+from ssl import SSLContext
 from time import perf_counter
 from typing import Any
 
@@ -13,6 +14,7 @@ import aiohttp
 import orjson
 
 from ctrainer.agents.compliance.policy import PolicyUnavailableError
+from ctrainer.streams.latency import Latency
 from ctrainer.streams.policy.circuit_breaker import CircuitBreaker
 
 MOST_BYTES = 4 * 1024 * 1024
@@ -26,7 +28,10 @@ class QuestionRefusedError(PolicyUnavailableError):
 
 
 class EngineConnection:
-    """Connections to one engine. `failures` counts them by kind; `seconds` holds how long the last answers took."""
+    """Connections to one engine. `failures` counts them by kind; `latency` holds how long answers took.
+
+    With `tls` only what it trusts is believed to be the engine, else what this machine trusts.
+    """
 
     def __init__(
         self,
@@ -36,16 +41,17 @@ class EngineConnection:
         deadline_seconds: float,
         connections: int,
         token: str | None = None,
+        tls: SSLContext | None = None,
         breaker: CircuitBreaker | None = None,
     ) -> None:
         self.failures: Counter[str] = Counter()
-        self.answers = 0
-        self.seconds = 0.0
+        self.latency = Latency()
         self.breaker = breaker or CircuitBreaker()
         self._name = name
         self._url = url.rstrip("/")
         self._deadline = deadline_seconds
         self._connections = connections
+        self._tls = tls
         self._free = asyncio.Semaphore(connections)
         # An answer is never compressed: it could be a thousand times as long as what comes over the wire.
         self._headers = {"content-type": "application/json", "accept-encoding": "identity"}
@@ -88,8 +94,7 @@ class EngineConnection:
             self.breaker.failed()
             raise
         self.breaker.succeeded()
-        self.answers += 1
-        self.seconds += perf_counter() - started
+        self.latency.observe(perf_counter() - started)
         return answer
 
     async def _exchange(self, path: str, body: bytes) -> Any:
@@ -118,7 +123,7 @@ class EngineConnection:
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=60.0)
+            connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=60.0, ssl=self._tls or True)
             self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
         return self._session
 

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from pathlib import Path
+from ssl import SSLContext, create_default_context
 
 from ctrainer.agents.compliance.policy import PolicyEngine, RegorusEngine, bundle_of
 from ctrainer.schemas.constitution import Constitution
@@ -24,6 +25,7 @@ def connect(settings: Settings) -> EngineConnection | None:
         deadline_seconds=settings.policy_deadline_ms / 1000,
         connections=settings.policy_connections,
         token=read_token("CTRAINER_POLICY_TOKEN_FILE", settings.policy_token_file),
+        tls=read_authorities("CTRAINER_POLICY_CA_FILE", settings.policy_ca_file),
     )
 
 
@@ -48,6 +50,20 @@ def engine_of(
         governance_hash=settings.governance_hash,
         local=local,
     )
+
+
+def read_authorities(key: str, path: Path | None) -> SSLContext | None:
+    """Return trust in the authorities alone that the file holds which the setting `key` names; None for no file.
+
+    Raises:
+        SettingsError: there are none in it.
+    """
+    if path is None:
+        return None
+    try:
+        return create_default_context(cafile=path)
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsError(f"{key}: {path}: got {error}, expected certificates in PEM") from error
 
 
 def read_token(key: str, path: Path | None) -> str | None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from ssl import SSLContext
 
 Answer = Callable[[bytes], Awaitable[bytes]]
 """Makes the raw bytes of a response, head included, from the body of a request."""
@@ -15,7 +16,7 @@ def response(body: bytes, *, status: str = "200 OK", kind: str = "application/js
 
 
 @asynccontextmanager
-async def engine_server(answer: Answer) -> AsyncIterator[str]:
+async def engine_server(answer: Answer, *, tls: SSLContext | None = None) -> AsyncIterator[str]:
     """Serve on a free port and yield the URL."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -29,8 +30,8 @@ async def engine_server(answer: Answer) -> AsyncIterator[str]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()

@@ -17,6 +17,8 @@ def test_a_scrape_shows_the_tally_as_it_stands() -> None:
     connection.breaker.failed()
     tally.guard["harmful", "harmless"] += 5
     guard.failures["status-5xx"] += 6
+    connection.latency.observe(0.0015)
+    connection.latency.observe(0.7)
     found = {
         "accepted": registry.get_sample_value("constitutional_decisions_total", {"verdict": "accept"}),
         "shadow": registry.get_sample_value(
@@ -25,6 +27,8 @@ def test_a_scrape_shows_the_tally_as_it_stands() -> None:
         "memory": registry.get_sample_value("constitutional_policy_answers_total", {"source": "memory"}),
         "deadline": registry.get_sample_value("constitutional_policy_failures_total", {"kind": "deadline"}),
         "open": registry.get_sample_value("constitutional_policy_circuit_open"),
+        "within 2 ms": registry.get_sample_value("constitutional_policy_seconds_bucket", {"le": "0.002"}),
+        "answered": registry.get_sample_value("constitutional_policy_seconds_count"),
         "only the guard": registry.get_sample_value(
             "constitutional_guard_turns_total", {"guard": "harmful", "score": "harmless"}
         ),
@@ -36,6 +40,8 @@ def test_a_scrape_shows_the_tally_as_it_stands() -> None:
         "memory": 3,
         "deadline": 4,
         "open": 0,
+        "within 2 ms": 1,
+        "answered": 2,
         "only the guard": 5,
         "errors": 6,
     }
