@@ -6,7 +6,6 @@ an environment with presidio-analyzer, scrubadub, datafog and nemoguardrails (be
 
 import argparse
 import asyncio
-import gc
 import json
 import logging
 import random
@@ -34,6 +33,7 @@ from ctrainer.agents.tally import Tally
 from ctrainer.schemas.topics import AUDIT_EVENTS, COMPLIANCE_EVENTS
 from ctrainer.streams.application import create_application
 from ctrainer.streams.embedded import opa_server
+from ctrainer.streams.garbage_collection import search_seldom
 from ctrainer.streams.policy.connection import EngineConnection
 from ctrainer.streams.policy.opa import OpaEngine
 from ctrainer.streams.source_metrics import StreamMetrics
@@ -226,8 +226,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.CRITICAL)
     records = corpus(arguments.data)
-    gc.collect()
-    gc.freeze()
+    search_seldom()
     found = offline(records, arguments.rounds)
     found |= peers(arguments.peers, records, found["cpu_us_detectors"] or 0.0)
     found |= asyncio.run(policy(records))

@@ -22,6 +22,7 @@ from ctrainer.schemas.topics import CONSTITUTION_UPDATES
 from ctrainer.streams.active_constitution import read_constitution
 from ctrainer.streams.application import create_application
 from ctrainer.streams.constitution_watch import ConstitutionWatch, latest_constitution
+from ctrainer.streams.garbage_collection import search_seldom
 from ctrainer.streams.guard.guards import connect_guard, guard_model, guard_of
 from ctrainer.streams.judgement_metrics import JudgementMetrics
 from ctrainer.streams.kafka_security import client_security
@@ -102,6 +103,7 @@ async def serve(settings: Settings, roles: frozenset[Role], *, probe: Probe | No
             facts=partial(_facts, settings, roles, parts.force),
         )
         follower = watch.follower(bootstrap_servers=location.bootstrap_servers, security=client_security(settings))
+        search_seldom()
         await _run([app, follower, *sources, *([pages] if settings.web_port else [])], asked_to_end)
 
 
