@@ -29,6 +29,11 @@ class Pattern:
     allow: tuple[str, ...] = ()
 
 
+_Known = tuple[int, int]
+"""A place in bytes, and the same place in characters."""
+_START: _Known = (0, 0)
+
+
 class _Match(Protocol):
     def span(self, group: int) -> tuple[int, int]: ...
 
@@ -49,10 +54,14 @@ class _Compiled:
     allow: tuple[_Expression, ...]
 
     def spans(self, text: str, data: bytes) -> Iterator[tuple[int, int]]:
+        known = _START
         for match in self.expression.finditer(data):
             start, end = match.span(self.group)
             if end > start and not any(allowed.fullmatch(data, start, end) for allowed in self.allow):
-                first, last = (start, end) if len(text) == len(data) else _characters(data, start, end)
+                if len(text) == len(data):
+                    first, last = start, end
+                else:
+                    first, last, known = _characters(data, start, end, known)
                 if self.validator is None or self.validator(text[first:last]):
                     yield first, last
 
@@ -146,11 +155,15 @@ def _compile(pattern: Pattern) -> _Compiled:
     )
 
 
-def _characters(data: bytes, start: int, end: int) -> tuple[int, int]:
-    """Return a span of bytes as the span of the characters that it touches."""
+def _characters(data: bytes, start: int, end: int, known: _Known) -> tuple[int, int, _Known]:
+    """Return a span of bytes as the span of the characters that it touches, and where it begins in both.
+
+    `known` is such a place of an earlier span: counting goes on from there, so that many spans cost one pass.
+    """
     while end < len(data) and data[end] & _LEADING_BITS == _CONTINUATION:
         end += 1
     while data[start] & _LEADING_BITS == _CONTINUATION:
         start -= 1
-    first = len(data[:start].decode())
-    return first, first + len(data[start:end].decode())
+    place, before = known if known[0] <= start else _START
+    first = before + len(data[place:start].decode())
+    return first, first + len(data[start:end].decode()), (start, first)

@@ -100,7 +100,7 @@ def test_a_lone_surrogate_hides_nothing_and_breaks_nothing() -> None:
 
 def test_what_is_seen_backwards_is_redacted_and_read_by_a_person() -> None:
     turn = said("My number is \u202e9999-90-912\u202c, tell nobody. \u202e9999-90-912")
-    assert len(found(turn, "backwards-text")) == 2
+    assert len(found(turn, "backwards-text")) == 1
     redacted = redact([turn], (), found(turn, "us-ssn"))
     assert redacted.messages[0]["content"] == "My number is \u202e<SSN_1>\u202c, tell nobody. \u202e<SSN_1>"
 

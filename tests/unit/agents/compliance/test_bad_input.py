@@ -1,0 +1,101 @@
+"""Records made to get past a filter: each is judged for what it hides, goes to a person, or is a dead letter."""
+
+import asyncio
+import base64
+import json
+import time
+from typing import Any
+
+import pytest
+
+from ctrainer.agents.compliance.judgement import Court
+from ctrainer.agents.compliance.loading import default_constitution
+from ctrainer.agents.compliance.policy import RegorusEngine, bundle_of
+from ctrainer.agents.trial import Trial, record
+
+CONSTITUTION = default_constitution()
+COURT = Court(CONSTITUTION)
+SSN = "219-09-9999"
+TOKEN = "AKIA" + "Q7ZR2LM4X9CV3BNT"
+
+
+def logged(question: str, *arguments: str) -> dict[str, Any]:
+    calls = [
+        {"id": f"c{number}", "type": "function", "function": {"name": "f", "arguments": text}}
+        for number, text in enumerate(arguments)
+    ]
+    return {
+        "timestamp": 1,
+        "client_id": "shop",
+        "workload_id": "desk",
+        "request": {"messages": [{"role": "user", "content": question}]},
+        "response": {"choices": [{"message": {"role": "assistant", "content": "Yes.", "tool_calls": calls}}]},
+    }
+
+
+def judged(line: bytes) -> dict[str, Any]:
+    verdicts = COURT.verdicts(RegorusEngine(bundle_of(CONSTITUTION)))
+    trial = Trial(court=COURT, verdicts=verdicts, read=record, show_text=True)
+    (outcome,) = asyncio.run(trial.of([line]))
+    return outcome
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-8-sig", "cp037"])
+def test_a_record_in_another_encoding_is_a_dead_letter(encoding: str) -> None:
+    assert judged(json.dumps(logged("Hello")).encode(encoding))["reason"] in {"not-json", "not-utf8"}
+
+
+@pytest.mark.parametrize("broken", [b"\xe9t\xe9", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"\xc3("])
+def test_a_record_with_text_in_another_encoding_is_a_dead_letter(broken: bytes) -> None:
+    line = json.dumps(logged("HERE")).encode().replace(b"HERE", broken)
+    assert judged(line)["reason"] == "not-utf8"
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "\u200b".join(SSN),
+        "\u202e" + SSN[::-1],
+        SSN.translate({ord("1") + number: 0x1D7CF + number for number in range(9)}),
+        SSN.replace("-", "\u2010"),
+        base64.b64encode(f"the number: {SSN}".encode()).decode(),
+        base64.b64encode(base64.b64encode(f"the number: {SSN}".encode())).decode(),
+        base64.b64encode(f"the number: {SSN}".encode("utf-16-le")).decode(),
+        f"the number: {SSN}".encode().hex(),
+    ],
+)
+def test_a_number_in_disguise_never_goes_on(hidden: str) -> None:
+    for shown in (
+        judged(json.dumps(logged(f"Take {hidden} now")).encode()),
+        judged(json.dumps(logged(f"Take {hidden} now"), ensure_ascii=False).encode()),
+        judged(json.dumps(logged("Take it", json.dumps({"number": hidden}))).encode()),
+    ):
+        assert shown["verdict"] in {"redact", "review", "reject"}
+        assert hidden not in json.dumps(shown["messages"], ensure_ascii=False).replace("\\\\u", "\\u")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+def test_what_lies_in_json_within_json_within_tool_arguments_never_goes_on(depth: int) -> None:
+    inner: object = {"to": "ann@example.org", "key": TOKEN}
+    for _ in range(depth):
+        inner = {"call": json.dumps({"name": "g", "arguments": inner})}
+    shown = judged(json.dumps(logged("Go on", json.dumps(inner))).encode())
+    assert shown["verdict"] == "redact"
+    (call,) = shown["messages"][-1]["tool_calls"]
+    assert "ann@example.org" not in call["function"]["arguments"]
+    assert TOKEN not in call["function"]["arguments"]
+    within = json.loads(call["function"]["arguments"])
+    for _ in range(depth):
+        within = json.loads(within["call"])["arguments"]
+    assert within == {"to": "<EMAIL_1>", "key": "<AWS_KEY_1>"}
+
+
+@pytest.mark.parametrize(
+    "unit", ["\u200b", "\u202e", "\u202ea\n", "\u0336", "\u0430a", "\U000e0041", "\U0001f600\u200d", "\u00e9 a@b.com "]
+)
+def test_half_a_megabyte_of_oddities_is_judged_in_bounded_time(unit: str) -> None:
+    text = unit * (500_000 // len(unit.encode())) + f" {SSN}"
+    started = time.process_time()
+    shown = judged(json.dumps(logged(text), ensure_ascii=False).encode())
+    assert time.process_time() - started < 20
+    assert shown["verdict"] in {"redact", "review", "reject"}
