@@ -14,6 +14,7 @@ from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.datasets import DatasetSealed, SelectionRules
 from ctrainer.schemas.errors import ConstitutionalTrainerError
 from ctrainer.schemas.message import describe_faults
+from ctrainer.schemas.privacy import PrivacyMode, PrivacyUnit
 from ctrainer.schemas.training import (
     CancelTraining,
     Objective,
@@ -77,8 +78,15 @@ def train(
     population: Annotated[str, typer.Option(help="whose budget is spent: tenant and population")] = "default",
     epsilon: Annotated[float, typer.Option(help="at most 8")] = 8.0,
     delta: Annotated[float, typer.Option(help="at most 1e-5 and 1/n^1.1")] = 1e-5,
+    mode: Annotated[PrivacyMode, typer.Option(help="how records meet steps")] = PrivacyMode.SEALED_POISSON,
+    unit: Annotated[PrivacyUnit, typer.Option(help="whose presence is hidden")] = PrivacyUnit.RECORD,
+    whole_users: Annotated[bool, typer.Option("--whole-users", help="draw users, one gradient each")] = False,
+    records_per_user: Annotated[int | None, typer.Option(help="most records of a user to hide")] = None,
+    unsafe_non_private: Annotated[
+        bool, typer.Option("--unsafe-non-private", help="train without any privacy, where that is allowed")
+    ] = False,
     steps: Annotated[int, typer.Option(help="private optimizer steps")] = 40,
-    batch_size: Annotated[float, typer.Option(help="expected batch size, in records")] = 6.0,
+    batch_size: Annotated[float, typer.Option(help="expected batch size, in records or users")] = 6.0,
     learning_rate: Annotated[float, typer.Option(help="of AdamW")] = 1e-3,
     key: Key = None,
     json: Json = False,
@@ -92,7 +100,16 @@ def train(
             constitution=reference,
             base_model=base_model,
             objective=objective,
-            privacy=PrivacySettings(epsilon=epsilon, delta=delta, population=population),
+            privacy=PrivacySettings(
+                mode=mode,
+                epsilon=epsilon,
+                delta=delta,
+                unit=unit,
+                records_per_user=records_per_user,
+                whole_users=whole_users,
+                population=population,
+                unsafe_non_private=unsafe_non_private,
+            ),
             optimizer=OptimizerSettings(steps=steps, expected_batch_size=batch_size, learning_rate=learning_rate),
         ),
         key,
