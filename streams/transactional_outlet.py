@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError
 
 from ctrainer.agents.records import OutputRecord
-from ctrainer.streams.partitioning import partition_for
+from ctrainer.streams.partitioning import hashes_of
 
 Probe = Callable[[str, int], Awaitable[None]]
 """A fault point: called with its name and the input partition. Only the fault tests give one."""
@@ -84,13 +84,15 @@ class TransactionalOutlet:
         """Group outputs by the partition they go to, each group in order."""
         counts: dict[str, int] = {}
         groups: dict[tuple[str, int], list[OutputRecord]] = {}
+        hashes = hashes_of(output.key for output in outputs if output.key is not None)
         for output in outputs:
             topic = output.topic
             if topic not in counts:
                 counts[topic] = len(await self._producer.partitions_for(topic))
             partition = output.partition
             if partition is None:
-                partition = partition_for(output.key, counts[topic], self._place.partition)
+                hash_ = self._place.partition if output.key is None else hashes[output.key]
+                partition = hash_ % counts[topic]
             place = (topic, partition)
             if place in groups:
                 groups[place].append(output)
