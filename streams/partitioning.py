@@ -53,4 +53,5 @@ def _murmur2(keys: Sequence[bytes]) -> list[int]:
     hashes ^= hashes >> 13
     hashes *= _FACTOR
     hashes ^= hashes >> 15
-    return (hashes & _POSITIVE).tolist()
+    positive: list[int] = (hashes & _POSITIVE).tolist()
+    return positive
