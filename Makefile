@@ -33,7 +33,7 @@ test: setup lint type  ## lint, types, import rules, then every example and test
 	$(BIN)/python -m pytest --doctest-modules --quiet schemas trainer agents streams
 	$(BIN)/python -m pytest
 
-chaos: setup  ## 300 random faults over two workers
+chaos: setup  ## 300 random faults over two workers, 200 kills of trainers, sessions and ledgers
 	$(BIN)/python -m pytest tests/faults -m chaos --timeout 7200
 
 lint: setup  ## style, formatting and import rules

@@ -11,7 +11,7 @@ from ctrainer.schemas.errors import ContractError
 from ctrainer.schemas.identity import event_id
 from ctrainer.schemas.signature import SIGNATURE_HEADER, Requester, verify
 from ctrainer.schemas.topics import TRAINING_PROGRESS
-from ctrainer.schemas.training import CancelTraining, CommandRefused, TrainAdapter, TrainingCommand, read_command
+from ctrainer.schemas.training import CommandRefused, SessionCommand, TrainAdapter, TrainingCommand, read_command
 
 Command = TrainingCommand
 
@@ -112,4 +112,4 @@ def session_id_of(command: Command) -> str | None:
     """Return the session a command is about: the same for the same request; None where it is about none."""
     if isinstance(command, TrainAdapter):
         return event_id(f"training.requests/{command.request_id}", "session")
-    return command.session_id if isinstance(command, CancelTraining) else None
+    return command.session_id if isinstance(command, SessionCommand) else None

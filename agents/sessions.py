@@ -9,7 +9,7 @@ import orjson
 from ctrainer.agents.records import OutputRecord, Record
 from ctrainer.schemas.envelope import event_type
 from ctrainer.schemas.topics import TRAINING_ASSIGNMENTS, TRAINING_PROGRESS
-from ctrainer.schemas.training import FINAL_STATES, Desired, SessionAdvanced, TrainingAssignment
+from ctrainer.schemas.training import FINAL_STATES, Desired, SessionAdvanced, SessionState, TrainingAssignment
 
 _ADVANCED = event_type(SessionAdvanced)
 
@@ -28,13 +28,30 @@ class Session:
 
     @property
     def is_active(self) -> bool:
-        """Whether it takes one of the places of active sessions."""
+        """Whether something may still happen to it."""
         return self.assignment is not None and not self.is_final
+
+    @property
+    def is_to_be_paused(self) -> bool:
+        """Whether a trainer shall let go of it for a while, and has not said so."""
+        return self._is_desired(Desired.PAUSED) and not self._rests
+
+    @property
+    def takes_place(self) -> bool:
+        """Whether it takes one of the places of active sessions: a paused one does until the trainer has let go."""
+        return self.is_active and not (self._is_desired(Desired.PAUSED) and self._rests)
 
     @property
     def is_wanted(self) -> bool:
         """Whether a trainer shall train it."""
-        return self.is_active and self.assignment is not None and self.assignment.desired is Desired.TRAINED
+        return self._is_desired(Desired.TRAINED)
+
+    @property
+    def _rests(self) -> bool:
+        return self.newest is not None and self.newest.state is SessionState.PAUSED
+
+    def _is_desired(self, desired: Desired) -> bool:
+        return self.is_active and self.assignment is not None and self.assignment.desired is desired
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +80,11 @@ class Sessions:
     def active(self) -> tuple[TrainingAssignment, ...]:
         """Return the assignments of the active sessions."""
         return tuple(session.assignment for session in self.by_id.values() if session.assignment and session.is_active)
+
+    @property
+    def places_taken(self) -> int:
+        """How many places of active sessions are taken."""
+        return sum(session.takes_place for session in self.by_id.values())
 
     def _advanced(self, advanced: SessionAdvanced) -> "Sessions":
         """Take in the newest word; a final state is never left again."""

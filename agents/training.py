@@ -12,7 +12,7 @@ from ctrainer.agents.commands import Command, CommandDesk, Refusal, session_id_o
 from ctrainer.agents.dead_letter import dead_letter
 from ctrainer.agents.events import event_record, read_event
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
-from ctrainer.agents.sessions import Sessions
+from ctrainer.agents.sessions import Session, Sessions
 from ctrainer.agents.world import Topics
 from ctrainer.schemas.datasets import DatasetSealed
 from ctrainer.schemas.errors import ContractError
@@ -23,8 +23,10 @@ from ctrainer.schemas.training import (
     MAX_ACTIVE_SESSIONS,
     CancelTraining,
     Desired,
+    PauseTraining,
     PrivacySettings,
     SessionAdvanced,
+    SessionCommand,
     SessionState,
     TrainAdapter,
     TrainingAssignment,
@@ -57,7 +59,7 @@ class MakePlan(Protocol):
 
 
 class TrainingDesk:
-    """The handler of `training.requests` for TrainAdapter and CancelTraining; the rest is for other stages."""
+    """The handler of `training.requests` for commands about sessions; the rest is for other stages."""
 
     def __init__(
         self,
@@ -88,14 +90,14 @@ class TrainingDesk:
             command = self._desk.read(record)
         except ContractError as error:
             return [dead_letter(record, stage=STAGE, reason=error.reason, message=str(error))]
-        if not isinstance(command, TrainAdapter | CancelTraining):
+        if not isinstance(command, TrainAdapter | SessionCommand):
             return []
         refusal = self._desk.objection(record, command)
         if refusal is not None:
             return [self._desk.refused(record, command, refusal)]
         sessions = await self._sessions(earlier)
-        if isinstance(command, CancelTraining):
-            return self._cancel(record, command, sessions)
+        if not isinstance(command, TrainAdapter):
+            return self._steer(record, command, sessions)
         return await self._train(record, command, sessions)
 
     async def _sessions(self, earlier: Sequence[OutputRecord]) -> Sessions:
@@ -124,11 +126,8 @@ class TrainingDesk:
         if session_id_of(command) in sessions.by_id:
             message = "this request id has a session already; a new session needs a new request id"
             return Refusal(reason="duplicate-request", message=message, acceptable="a new request id")
-        active = len(sessions.active())
-        if active >= MAX_ACTIVE_SESSIONS:
-            message = f"{active} sessions are active, at most {MAX_ACTIVE_SESSIONS} may be"
-            acceptable = "the same command once a session has ended or was cancelled"
-            return Refusal(reason="too-many-sessions", message=message, acceptable=acceptable)
+        if sessions.places_taken >= MAX_ACTIVE_SESSIONS:
+            return _too_many(sessions)
         if not self._knows_model(command.base_model):
             message = f"base model {command.base_model!r} is neither packaged, nor a folder, nor a hub name"
             return Refusal(
@@ -216,17 +215,18 @@ class TrainingDesk:
             self._event(TRAINING_PROGRESS, assignment.session_id, advanced, record),
         ]
 
-    def _cancel(self, record: Record, command: CancelTraining, sessions: Sessions) -> Sequence[OutputRecord]:
-        session = sessions.by_id.get(command.session_id)
-        assignment = session.assignment if session else None
-        if assignment is None or assignment.tenant != command.tenant or not session or session.is_final:
-            message = f"tenant {command.tenant!r} has no active session {command.session_id!r}"
-            own = [active.session_id for active in sessions.active() if active.tenant == command.tenant]
-            acceptable = f"an active session: {', '.join(own) or 'none is active'}"
-            refusal = Refusal(reason="unknown-session", message=message, acceptable=acceptable)
+    def _steer(self, record: Record, command: SessionCommand, sessions: Sessions) -> Sequence[OutputRecord]:
+        """Change what is desired of a session, or refuse to."""
+        session = sessions.by_id.get(command.session_id, Session())
+        assignment = session.assignment
+        if assignment is None or assignment.tenant != command.tenant or session.is_final:
+            return [self._desk.refused(record, command, _unknown_session(command, sessions))]
+        refusal = _cannot_change(command, session, sessions)
+        if refusal is not None:
             return [self._desk.refused(record, command, refusal)]
-        cancelled = assignment.model_copy(update={"desired": Desired.CANCELLED})
-        return [self._event(TRAINING_ASSIGNMENTS, command.session_id, cancelled, record)]
+        changes = {"desired": _desire_of(command), "revision": assignment.revision + 1}
+        changed = assignment.model_copy(update=changes)
+        return [self._event(TRAINING_ASSIGNMENTS, command.session_id, changed, record)]
 
     def _event(self, topic: str, key: str, data: Message, cause: Record) -> OutputRecord:
         return event_record(topic=topic, key=key, data=data, cause=cause, constitution=self._desk.in_force())
@@ -284,3 +284,40 @@ def _unknown_dataset(command: Command) -> Refusal:
     return Refusal(
         reason="unknown-dataset", message=message, acceptable="the dataset_id of an event on datasets.sealed"
     )
+
+
+def _unknown_session(command: SessionCommand, sessions: Sessions) -> Refusal:
+    own = [active.session_id for active in sessions.active() if active.tenant == command.tenant]
+    return Refusal(
+        reason="unknown-session",
+        message=f"tenant {command.tenant!r} has no active session {command.session_id!r}",
+        acceptable=f"an active session: {', '.join(own) or 'none is active'}",
+    )
+
+
+def _cannot_change(command: SessionCommand, session: Session, sessions: Sessions) -> Refusal | None:
+    """Return why an active session of the tenant cannot be paused or resumed; cancelled it can be always."""
+    desired = session.assignment.desired if session.assignment else None
+    if isinstance(command, CancelTraining):
+        return None
+    if isinstance(command, PauseTraining):
+        message = f"the session is to be {desired}, only one that is to be trained can be paused"
+        wrong = Refusal(reason="not-training", message=message, acceptable="a session that is not paused or cancelled")
+        return None if desired is Desired.TRAINED else wrong
+    if desired is not Desired.PAUSED:
+        message = f"the session is to be {desired}, only one that is to be paused can be resumed"
+        return Refusal(reason="not-paused", message=message, acceptable="a session that was paused")
+    needs_place = not session.takes_place
+    return _too_many(sessions) if needs_place and sessions.places_taken >= MAX_ACTIVE_SESSIONS else None
+
+
+def _desire_of(command: SessionCommand) -> Desired:
+    if isinstance(command, CancelTraining):
+        return Desired.CANCELLED
+    return Desired.PAUSED if isinstance(command, PauseTraining) else Desired.TRAINED
+
+
+def _too_many(sessions: Sessions) -> Refusal:
+    message = f"{sessions.places_taken} sessions are active, at most {MAX_ACTIVE_SESSIONS} may be"
+    acceptable = "the same command once a session has ended, was paused or was cancelled"
+    return Refusal(reason="too-many-sessions", message=message, acceptable=acceptable)

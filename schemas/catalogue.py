@@ -32,7 +32,9 @@ from ctrainer.schemas.training import (
     CanaryAdapter,
     CancelTraining,
     CommandRefused,
+    PauseTraining,
     PromoteAdapter,
+    ResumeTraining,
     RollbackAdapter,
     SealDataset,
     SessionAdvanced,
@@ -58,7 +60,16 @@ class Content:
     in_use: bool = True
 
 
-_COMMANDS = (SealDataset, TrainAdapter, CancelTraining, PromoteAdapter, CanaryAdapter, RollbackAdapter)
+_COMMANDS = (
+    SealDataset,
+    TrainAdapter,
+    CancelTraining,
+    PauseTraining,
+    ResumeTraining,
+    PromoteAdapter,
+    CanaryAdapter,
+    RollbackAdapter,
+)
 
 CATALOGUE: Mapping[str, Content] = MappingProxyType(
     {

@@ -113,6 +113,26 @@ class CancelTraining(Message):
     constitution: ConstitutionReference
 
 
+class PauseTraining(Message):
+    """Let a session rest from its next step on: it keeps its checkpoints and gives up its place until it is resumed."""
+
+    kind: Literal["PauseTraining"] = "PauseTraining"
+    request_id: UUID
+    tenant: Name
+    session_id: Reference
+    constitution: ConstitutionReference
+
+
+class ResumeTraining(Message):
+    """Let a paused session go on from the step at which it was, as soon as there is a place for it."""
+
+    kind: Literal["ResumeTraining"] = "ResumeTraining"
+    request_id: UUID
+    tenant: Name
+    session_id: Reference
+    constitution: ConstitutionReference
+
+
 class PromoteAdapter(Message):
     """Make an adapter the current one of a workload that its dataset is of; a canary that runs there ends."""
 
@@ -146,8 +166,9 @@ class RollbackAdapter(Message):
     constitution: ConstitutionReference
 
 
+SessionCommand: TypeAlias = CancelTraining | PauseTraining | ResumeTraining
 RegistryCommand: TypeAlias = PromoteAdapter | CanaryAdapter | RollbackAdapter
-TrainingCommand: TypeAlias = SealDataset | TrainAdapter | CancelTraining | RegistryCommand
+TrainingCommand: TypeAlias = SealDataset | TrainAdapter | SessionCommand | RegistryCommand
 _COMMAND: TypeAdapter[TrainingCommand] = TypeAdapter(Annotated[TrainingCommand, Field(discriminator="kind")])
 
 
@@ -167,12 +188,14 @@ class Desired(StrEnum):
     """What the trainers shall bring about."""
 
     TRAINED = "trained"
+    PAUSED = "paused"
     CANCELLED = "cancelled"
 
 
 class TrainingAssignment(Message):
     """The desired state of one session; the newest one of a session counts.
 
+    `revision` counts the commands that changed it, so that a session that is paused twice at one step says so twice.
     `unsafe_unsigned` tells that nobody signed for the request: the deployment accepts such ones. A session without
     privacy has no mechanism, and its `epsilon_planned` is none.
     """
@@ -185,6 +208,7 @@ class TrainingAssignment(Message):
     mechanism: Mechanism | NoMechanism
     steps: int
     epsilon_planned: float | None
+    revision: int = Field(default=0, ge=0)
     unsafe_unsigned: bool = False
 
 
@@ -194,6 +218,7 @@ class SessionState(StrEnum):
     ASSIGNED = "assigned"
     STARTED = "started"
     TRAINING = "training"
+    PAUSED = "paused"
     COMPLETED = "completed"
     HALTED = "halted"
     CANCELLED = "cancelled"

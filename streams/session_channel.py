@@ -344,7 +344,9 @@ class SessionChannel:
             reason=reason,
             message=message,
         )
-        return self._event(TRAINING_PROGRESS, data.session_id, data, state.value, step)
+        revision = self.assignment.revision
+        moment = f"{state.value}-{revision}" if revision else state.value
+        return self._event(TRAINING_PROGRESS, data.session_id, data, moment, step)
 
     def _event(self, topic: str, key: str, data: Message, moment: str, step: int) -> OutputRecord:
         """Return an event that names its session, moment and step as its source: the same id if it is said again."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -29,6 +29,7 @@ from ctrainer.streams.training_plan import Attempts, next_moves
 GROUP = "trainer"
 _TICK_SECONDS = 0.5
 _STOP_SECONDS = 120.0
+_SESSION = (sys.executable, "-m", "ctrainer.streams.training_session")
 _LOG = logging.getLogger(__name__)
 
 
@@ -38,12 +39,12 @@ def run_trainer(settings: Settings, *, parallel_sessions: int) -> None:
     asyncio.run(serve(settings, parallel_sessions=parallel_sessions))
 
 
-async def serve(settings: Settings, *, parallel_sessions: int) -> None:
-    """Run a trainer until this process is asked to end."""
+async def serve(settings: Settings, *, parallel_sessions: int, program: Sequence[str] = _SESSION) -> None:
+    """Run a trainer until this process is asked to end; `program` is the command line of a session's process."""
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
-    async with TrainingConsumer(settings, locate(settings), parallel_sessions=parallel_sessions):
+    async with TrainingConsumer(settings, locate(settings), parallel_sessions=parallel_sessions, program=program):
         _LOG.info("trainer is up")
         await asked.wait()
 
@@ -82,8 +83,16 @@ class Picture:
 class TrainingConsumer(Service):
     """A member of the group of trainers: the partitions of `training.assignments` say whose session is whose."""
 
-    def __init__(self, settings: Settings, location: Location, *, parallel_sessions: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        location: Location,
+        *,
+        parallel_sessions: int,
+        program: Sequence[str] = _SESSION,
+    ) -> None:
         super().__init__()
+        self._program = program
         self._settings = settings
         self._location = location
         self._parallel_sessions = parallel_sessions
@@ -110,6 +119,7 @@ class TrainingConsumer(Service):
             enable_auto_commit=False,
             auto_offset_reset="latest",
             session_timeout_ms=self._settings.session_timeout_ms,
+            heartbeat_interval_ms=max(300, self._settings.session_timeout_ms // 5),
             **self._security,
         )
         await consumer.start()
@@ -141,6 +151,8 @@ class TrainingConsumer(Service):
         for name in moves.stop:
             if child := self._processes.pop(name, None):
                 await child.stop()
+        for assignment in moves.pause:
+            await self._say(assignment, SessionState.PAUSED, "paused", "a command asked for it")
         for assignment in moves.cancel:
             await self._say(assignment, SessionState.CANCELLED, "cancelled", "a command asked for it")
         for assignment in moves.start:
@@ -165,9 +177,7 @@ class TrainingConsumer(Service):
     async def _spawn(self, assignment: TrainingAssignment) -> asyncio.subprocess.Process:
         _LOG.info("session %s: starting its process", assignment.session_id)
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "ctrainer.streams.training_session",
+            *self._program,
             env=self._child_environment(),
             stdin=asyncio.subprocess.PIPE,
         )
@@ -185,18 +195,21 @@ class TrainingConsumer(Service):
         return self._settings.model_copy(update=located).environment() | {"OMP_WAIT_POLICY": "PASSIVE"}
 
     async def _say(self, assignment: TrainingAssignment, state: SessionState, reason: str, message: str) -> None:
-        """Say a last word for a session, after fencing whatever process of it may still live."""
+        """Say the word that ends a session or its present life, after fencing whatever of it may still live."""
         reference = await reference_in_force(self._settings, self._topics)
         channel = await SessionChannel.open(self._settings, self._location, assignment, reference)
         try:
             await channel.advanced(state, self._step_of(assignment.session_id), reason=reason, message=message)
         finally:
             await channel.close()
-        await self._heard(assignment.session_id)
+        await self._heard(assignment.session_id, state)
 
-    async def _heard(self, session_id: str) -> None:
-        """Wait until the picture holds the last word, so that it is not said twice."""
-        while not self.should_stop and not self._picture.sessions.by_id[session_id].is_final:
+    async def _heard(self, session_id: str, state: SessionState) -> None:
+        """Wait until the picture holds what was said, so that it is not said twice."""
+        while not self.should_stop:
+            session = self._picture.sessions.by_id[session_id]
+            if session.is_final or (session.newest and session.newest.state is state):
+                return
             await self.sleep(_TICK_SECONDS / 10)
 
     async def _stop_all(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ctrainer.agents.sessions import Session
-from ctrainer.schemas.training import TrainingAssignment
+from ctrainer.schemas.training import Desired, TrainingAssignment
 
 TAKEN_OVER = 75
 UNREACHABLE = 69
@@ -17,9 +17,10 @@ _LONGEST_PAUSE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moves:
-    """Which processes to stop, which sessions to call cancelled, and which to start, in this order."""
+    """Which processes to stop, which sessions to call paused or cancelled, and which to start, in this order."""
 
     stop: tuple[str, ...]
+    pause: tuple[TrainingAssignment, ...]
     cancel: tuple[TrainingAssignment, ...]
     start: tuple[TrainingAssignment, ...]
 
@@ -33,12 +34,18 @@ def next_moves(ours: Mapping[str, Session], *, running: frozenset[str], places: 
     stop = tuple(sorted(running - set(wanted)))
     free = max(0, places - len(running & set(wanted)))
     waiting = [name for name in wanted if name not in running][:free]
-    cancelled = [session for session in ours.values() if session.is_active and not session.is_wanted]
     return Moves(
         stop=stop,
-        cancel=tuple(session.assignment for session in cancelled if session.assignment),
+        pause=tuple(session.assignment for session in ours.values() if session.assignment and session.is_to_be_paused),
+        cancel=_with_desire(ours, Desired.CANCELLED),
         start=tuple(assignment for name in waiting if (assignment := ours[name].assignment)),
     )
+
+
+def _with_desire(ours: Mapping[str, Session], desired: Desired) -> tuple[TrainingAssignment, ...]:
+    """Return the assignments of the active sessions of which something is desired."""
+    assignments = (session.assignment for session in ours.values() if session.is_active)
+    return tuple(assignment for assignment in assignments if assignment and assignment.desired is desired)
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """One training session as a process of its own: `python -m ctrainer.streams.training_session`.
 
-The first line on standard input is the assignment; the end of standard input means that the trainer is gone.
+The first line on standard input is the assignment; the end of standard input means that the trainer is gone: then the
+session stops as if it was asked to.
 Exit codes: 0 the session has ended, or was asked to stop and can go on later; 75 another process has it; 69 Kafka is
 out of reach; 74 there is no room for a checkpoint; anything else is a crash.
 """
@@ -229,7 +230,11 @@ def main() -> int:
     """Run the session that standard input names; return the exit code."""
     configure_logs()
     settings = Settings.read()
-    assignment = TrainingAssignment.from_json(sys.stdin.readline().encode())
+    line = sys.stdin.readline()
+    if not line:
+        # The trainer went before it said whose session this is.
+        return 0
+    assignment = TrainingAssignment.from_json(line.encode())
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     Thread(target=_stop_at_end_of, args=(sys.stdin, stop), daemon=True).start()

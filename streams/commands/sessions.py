@@ -1,27 +1,71 @@
-"""`ctrainer sessions`: every training session and where it is."""
+"""`ctrainer sessions`: every training session and where it is; pause, resume and cancel by signed commands."""
 
 import asyncio
 from typing import Annotated
+from uuid import uuid4
 
 import orjson
 import typer
 
 from ctrainer.schemas.privacy import PrivacyGuarantee
 from ctrainer.schemas.topics import TRAINING_PROGRESS
-from ctrainer.schemas.training import SessionAdvanced
+from ctrainer.schemas.training import (
+    CancelTraining,
+    PauseTraining,
+    ResumeTraining,
+    SessionAdvanced,
+    SessionCommand,
+)
+from ctrainer.streams.commands.submit import Json, Key, Tenant, send
 from ctrainer.streams.console import print_rows
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.location import locate
 from ctrainer.streams.settings import Settings
 from ctrainer.streams.topic_reader import TopicReader
 
+app = typer.Typer(help="List the training sessions; pause, resume and cancel them.", invoke_without_command=True)
+SessionId = Annotated[str, typer.Argument(metavar="SESSION", help="the id of the session")]
 
-def sessions(*, json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False) -> None:
+
+@app.callback()
+def sessions(
+    context: typer.Context,
+    *,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
+) -> None:
     """List the training sessions, each with its newest state."""
+    if context.invoked_subcommand is not None:
+        return
     settings = Settings.read()
     reader = TopicReader(bootstrap_servers=locate(settings).bootstrap_servers, security=client_security(settings))
     newest = asyncio.run(newest_states(reader))
     print_rows("sessions", [row(advanced) for advanced in newest.values()], as_json=json)
+
+
+@app.command()
+def pause(session: SessionId, *, tenant: Tenant, key: Key = None, json: Json = False) -> None:
+    """Let a session rest after its present step; its place goes to another one."""
+    _send(PauseTraining, session, tenant, key, as_json=json)
+
+
+@app.command()
+def resume(session: SessionId, *, tenant: Tenant, key: Key = None, json: Json = False) -> None:
+    """Let a paused session go on where it was."""
+    _send(ResumeTraining, session, tenant, key, as_json=json)
+
+
+@app.command()
+def cancel(session: SessionId, *, tenant: Tenant, key: Key = None, json: Json = False) -> None:
+    """Stop a session for good; what it spent stays spent."""
+    _send(CancelTraining, session, tenant, key, as_json=json)
+
+
+def _send(command: type[SessionCommand], session: str, tenant: str, key: Key, *, as_json: bool) -> None:
+    send(
+        lambda reference: command(request_id=uuid4(), tenant=tenant, session_id=session, constitution=reference),
+        key,
+        as_json=as_json,
+    )
 
 
 async def newest_states(reader: TopicReader) -> dict[str, SessionAdvanced]:

@@ -162,7 +162,12 @@ def summary(answer: Answer) -> dict[str, object]:
     if isinstance(answer, DatasetSealed):
         return {"dataset": answer.dataset_id, "train": answer.counts.train, "held out": answer.counts.held_out}
     if isinstance(answer, TrainingAssignment):
-        return {"session": answer.session_id, "steps": answer.steps, "epsilon planned": answer.epsilon_planned}
+        return {
+            "session": answer.session_id,
+            "to be": answer.desired.value,
+            "steps": answer.steps,
+            "epsilon planned": answer.epsilon_planned,
+        }
     if isinstance(answer, AdapterReleased):
         canary = f"{answer.canary.adapter_id} ({answer.canary.share:.0%})" if answer.canary else "none"
         current = answer.current or "the base model"

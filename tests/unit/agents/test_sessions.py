@@ -62,6 +62,15 @@ def test_a_cancelled_session_is_no_longer_wanted_and_active_until_it_has_stopped
     assert (cancelled.is_wanted, cancelled.is_active) == (False, True)
 
 
+def test_a_session_is_to_be_paused_until_the_trainer_has_said_so_and_is_active_all_the_time() -> None:
+    asked = after(assigned(), advanced(SessionState.TRAINING), assigned(Desired.PAUSED)).by_id["s"]
+    assert (asked.is_to_be_paused, asked.is_wanted, asked.takes_place) == (True, False, True)
+    paused = after(assigned(Desired.PAUSED), advanced(SessionState.PAUSED)).by_id["s"]
+    assert (paused.is_to_be_paused, paused.is_active, paused.takes_place) == (False, True, False)
+    resumed = after(assigned(), advanced(SessionState.PAUSED)).by_id["s"]
+    assert (resumed.is_to_be_paused, resumed.is_wanted, resumed.takes_place) == (False, True, True)
+
+
 def test_a_final_state_is_never_left_again() -> None:
     sessions = after(advanced(SessionState.COMPLETED), assigned(), advanced(SessionState.TRAINING))
     assert sessions.by_id["s"].newest is not None

@@ -16,8 +16,13 @@ from ctrainer.schemas.privacy import Adjacency, Mechanism, NoMechanism, PrivacyM
 from ctrainer.schemas.training import (
     CancelTraining,
     Desired,
+<<<<<<< HEAD
     OptimizerSettings,
+=======
+    PauseTraining,
+>>>>>>> d4f9832 (Pause, resume and cancel sessions by signed commands)
     PrivacySettings,
+    ResumeTraining,
     SealDataset,
     SessionAdvanced,
     SessionState,
@@ -85,6 +90,14 @@ def train(number: int = 1, **changes: Any) -> TrainAdapter:
 
 def cancel(session_id: str, tenant: str = "acme") -> CancelTraining:
     return CancelTraining(request_id=UUID(int=99), tenant=tenant, session_id=session_id, constitution=CONSTITUTION)
+
+
+def pause(session_id: str, tenant: str = "acme") -> PauseTraining:
+    return PauseTraining(request_id=UUID(int=98), tenant=tenant, session_id=session_id, constitution=CONSTITUTION)
+
+
+def resume(session_id: str, tenant: str = "acme") -> ResumeTraining:
+    return ResumeTraining(request_id=UUID(int=97), tenant=tenant, session_id=session_id, constitution=CONSTITUTION)
 
 
 def advanced(session_id: str, state: SessionState) -> OutputRecord:
@@ -174,6 +187,57 @@ async def test_a_cancelled_session_frees_its_place_once_the_trainer_has_let_go(
     assert await reason_for(training, submit(train(6))) == "too-many-sessions"
     deliver([advanced(session_id, SessionState.CANCELLED)])
     assert len(await training(batch(submit(train(6))))) == 2
+
+
+async def test_a_paused_session_frees_its_place_once_the_trainer_has_let_go_and_takes_one_again_when_it_is_resumed(
+    training: TrainingDesk, submit: Submit, deliver: Deliver
+) -> None:
+    deliver(await training(batch(*[submit(train(number)) for number in range(5)])))
+    session_id = str(session_id_of(train(0)))
+    (paused,) = deliver(await training(batch(submit(pause(session_id)))))
+    assignment = json.loads(paused.value or b"")["data"]
+    assert (paused.topic, assignment["desired"], assignment["revision"]) == ("training.assignments", "paused", 1)
+    assert await reason_for(training, submit(train(6))) == "too-many-sessions"
+    deliver([advanced(session_id, SessionState.PAUSED)])
+    deliver(await training(batch(submit(train(6)))))
+    assert await reason_for(training, submit(resume(session_id))) == "too-many-sessions"
+    deliver([advanced(str(session_id_of(train(1))), SessionState.COMPLETED)])
+    (resumed,) = deliver(await training(batch(submit(resume(session_id)))))
+    assignment = json.loads(resumed.value or b"")["data"]
+    assert (assignment["desired"], assignment["revision"]) == ("trained", 2)
+    assert await reason_for(training, submit(train(7))) == "too-many-sessions"
+
+
+async def test_a_session_that_is_resumed_before_it_was_paused_needs_no_other_place(
+    training: TrainingDesk, submit: Submit, deliver: Deliver
+) -> None:
+    deliver(await training(batch(*[submit(train(number)) for number in range(5)])))
+    session_id = str(session_id_of(train(0)))
+    deliver(await training(batch(submit(pause(session_id)))))
+    (resumed,) = await training(batch(submit(resume(session_id))))
+    assert data_of(resumed)["desired"] == "trained"
+
+
+async def test_only_what_is_to_be_trained_can_be_paused_and_only_what_was_paused_resumed(
+    training: TrainingDesk, submit: Submit, deliver: Deliver
+) -> None:
+    deliver(await training(batch(submit(train()))))
+    session_id = str(session_id_of(train()))
+    assert await reason_for(training, submit(resume(session_id))) == "not-paused"
+    deliver(await training(batch(submit(pause(session_id)))))
+    assert await reason_for(training, submit(pause(session_id))) == "not-training"
+    for command in (pause(session_id, tenant="umbrella"), resume(session_id, tenant="umbrella")):
+        assert await reason_for(training, submit(command)) == "unknown-session"
+
+
+async def test_a_paused_session_can_be_cancelled(training: TrainingDesk, submit: Submit, deliver: Deliver) -> None:
+    deliver(await training(batch(submit(train()))))
+    session_id = str(session_id_of(train()))
+    deliver(await training(batch(submit(pause(session_id)))))
+    deliver([advanced(session_id, SessionState.PAUSED)])
+    (cancelled,) = deliver(await training(batch(submit(cancel(session_id)))))
+    assert json.loads(cancelled.value or b"")["data"]["desired"] == "cancelled"
+    assert await reason_for(training, submit(resume(session_id))) == "not-paused"
 
 
 async def test_a_deleted_assignment_frees_its_place_and_breaks_nothing(

@@ -63,6 +63,6 @@ def test_what_is_no_command_is_refused_without_its_text(changes: dict[str, Any])
 
 
 def test_a_session_that_can_still_advance_is_not_final() -> None:
-    going = {SessionState.ASSIGNED, SessionState.STARTED, SessionState.TRAINING}
+    going = {SessionState.ASSIGNED, SessionState.STARTED, SessionState.TRAINING, SessionState.PAUSED}
     assert going | FINAL_STATES == set(SessionState)
     assert not going & FINAL_STATES

@@ -53,6 +53,16 @@ def test_a_cancelled_session_is_stopped_and_said_to_be_cancelled_once() -> None:
     assert next_moves(said, running=frozenset(), places=1).cancel == ()
 
 
+def test_a_paused_session_is_stopped_and_said_to_be_paused_once_and_started_again_when_it_is_resumed() -> None:
+    ours = {"a": session("a", desired=Desired.PAUSED, state=SessionState.TRAINING)}
+    moves = next_moves(ours, running=frozenset({"a"}), places=1)
+    assert (moves.stop, names(moves.pause), moves.cancel, moves.start) == (("a",), ["a"], (), ())
+    said = {"a": session("a", desired=Desired.PAUSED, state=SessionState.PAUSED)}
+    assert next_moves(said, running=frozenset(), places=1).pause == ()
+    resumed = {"a": session("a", state=SessionState.PAUSED)}
+    assert names(next_moves(resumed, running=frozenset(), places=1).start) == ["a"]
+
+
 def test_a_session_that_became_anothers_is_stopped() -> None:
     assert next_moves({}, running=frozenset({"a"}), places=1).stop == ("a",)
 
