@@ -12,6 +12,7 @@ from ctrainer.schemas.topics import TRAINING_ASSIGNMENTS, TRAINING_PROGRESS
 from ctrainer.schemas.training import FINAL_STATES, Desired, SessionAdvanced, SessionState, TrainingAssignment
 
 _ADVANCED = event_type(SessionAdvanced)
+_NOT_BEGUN = frozenset({SessionState.ASSIGNED, SessionState.PAUSED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,11 @@ class Session:
     def is_wanted(self) -> bool:
         """Whether a trainer shall train it."""
         return self._is_desired(Desired.TRAINED)
+
+    @property
+    def waits_for_trainer(self) -> bool:
+        """Whether it shall be trained, and no trainer has begun with it."""
+        return self.is_wanted and (self.newest is None or self.newest.state in _NOT_BEGUN)
 
     @property
     def _rests(self) -> bool:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 import shutil
+import time
 from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
@@ -13,8 +14,11 @@ from redis.exceptions import RedisError
 
 from ctrainer.agents.compliance.guard import Question
 from ctrainer.agents.compliance.policy import bundle_of
+from ctrainer.agents.sessions import Sessions
+from ctrainer.agents.world import Topics
 from ctrainer.schemas.compliance import Guarded
 from ctrainer.schemas.errors import ConstitutionalTrainerError
+from ctrainer.schemas.topics import TRAINING_ASSIGNMENTS, TRAINING_PROGRESS
 from ctrainer.streams.active_constitution import read_constitution
 from ctrainer.streams.guard.guards import connect_guard, guard_model, guard_of
 from ctrainer.streams.kafka_security import client_security
@@ -24,9 +28,11 @@ from ctrainer.streams.policy.engines import connect
 from ctrainer.streams.policy.opa import OpaEngine
 from ctrainer.streams.settings import PolicyContract, Settings
 from ctrainer.streams.topic_administration import TopicAdministration
+from ctrainer.streams.topic_reader import TopicReader
 
 _HARMLESS = Question(None, "How do I bake bread?")
 _ENOUGH_DISK_BYTES = 5 * 1024**3
+_LONG_WAIT_SECONDS = 600.0
 
 
 class Health(StrEnum):
@@ -56,6 +62,7 @@ async def diagnose(settings: Settings) -> list[Finding]:
         await _policy(settings),
         await _guard(settings),
         _requesters(settings),
+        await _sessions(settings),
         _unsafe(settings),
         _accelerator(),
         _disk(settings),
@@ -163,6 +170,29 @@ def _requesters(settings: Settings) -> Finding:
     except ConstitutionalTrainerError as error:
         return Finding(check="requesters", health=Health.BAD, detail=str(error))
     return Finding(check="requesters", health=Health.GOOD, detail=f"{len(requesters)} keys in {settings.requesters}")
+
+
+async def _sessions(settings: Settings) -> Finding:
+    try:
+        reader = TopicReader(bootstrap_servers=locate(settings).bootstrap_servers, security=client_security(settings))
+        waiting = await longest_wait(reader, now_ms=int(time.time() * 1_000))
+    except (ConstitutionalTrainerError, KafkaError) as error:
+        return Finding(check="sessions", health=Health.WARNING, detail=str(error))
+    if waiting > _LONG_WAIT_SECONDS:
+        detail = f"a session has waited {waiting / 60:.0f} min for a trainer; does `ctrainer trainer` run?"
+        return Finding(check="sessions", health=Health.WARNING, detail=detail)
+    return Finding(check="sessions", health=Health.GOOD, detail="none waits long for a trainer")
+
+
+async def longest_wait(reader: Topics, *, now_ms: int) -> float:
+    """Return for how many seconds the longest waiting session that is to be trained was taken by no trainer."""
+    sessions, since = Sessions(), dict[str, int]()
+    for topic in (TRAINING_ASSIGNMENTS, TRAINING_PROGRESS):
+        async for record in reader.read_topic(topic):
+            sessions = sessions.after(record)
+            since[(record.key or b"").decode("utf-8", "replace")] = record.timestamp
+    waits = [now_ms - since[name] for name, session in sessions.by_id.items() if session.waits_for_trainer]
+    return max(waits, default=0) / 1_000
 
 
 def _unsafe(settings: Settings) -> Finding:

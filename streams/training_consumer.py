@@ -21,10 +21,12 @@ from ctrainer.streams.location import Location, locate
 from ctrainer.streams.logs import configure_logs
 from ctrainer.streams.partitioning import partition_for
 from ctrainer.streams.session_channel import SessionChannel
+from ctrainer.streams.session_cleanup import clean
 from ctrainer.streams.settings import Settings
 from ctrainer.streams.topic_follower import TopicFollower
 from ctrainer.streams.topic_reader import TopicReader
-from ctrainer.streams.training_plan import Attempts, next_moves
+from ctrainer.streams.training_plan import MOST_CRASHES, Attempts, next_moves
+from ctrainer.trainer.abandoned import Retention
 
 GROUP = "trainer"
 _TICK_SECONDS = 0.5
@@ -39,12 +41,19 @@ def run_trainer(settings: Settings, *, parallel_sessions: int) -> None:
     asyncio.run(serve(settings, parallel_sessions=parallel_sessions))
 
 
-async def serve(settings: Settings, *, parallel_sessions: int, program: Sequence[str] = _SESSION) -> None:
-    """Run a trainer until this process is asked to end; `program` is the command line of a session's process."""
+async def serve(
+    settings: Settings, *, parallel_sessions: int, program: Sequence[str] = _SESSION, most_crashes: int = MOST_CRASHES
+) -> None:
+    """Run a trainer until this process is asked to end.
+
+    `program` is the command line of a session's process, `most_crashes` how often one may crash at one step.
+    """
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
-    async with TrainingConsumer(settings, locate(settings), parallel_sessions=parallel_sessions, program=program):
+    async with TrainingConsumer(
+        settings, locate(settings), parallel_sessions=parallel_sessions, program=program, most_crashes=most_crashes
+    ):
         _LOG.info("trainer is up")
         await asked.wait()
 
@@ -90,6 +99,7 @@ class TrainingConsumer(Service):
         *,
         parallel_sessions: int,
         program: Sequence[str] = _SESSION,
+        most_crashes: int = MOST_CRASHES,
     ) -> None:
         super().__init__()
         self._program = program
@@ -102,7 +112,7 @@ class TrainingConsumer(Service):
         self._owned: frozenset[int] = frozenset()
         self._partitions = 1
         self._processes: dict[str, SessionChild] = {}
-        self._attempts = Attempts()
+        self._attempts = Attempts(most=most_crashes)
         self._follower = TopicFollower(
             bootstrap_servers=location.bootstrap_servers,
             security=self._security,
@@ -126,6 +136,7 @@ class TrainingConsumer(Service):
         try:
             consumer.subscribe([TRAINING_ASSIGNMENTS], listener=_Ownership(self))
             await self._follower.caught_up.wait()
+            await self._clean_up()
             while not self.should_stop:
                 # What is fetched is only a sign of life towards the group; the follower reads the topic.
                 await consumer.getmany(timeout_ms=int(_TICK_SECONDS * 1_000))
@@ -134,6 +145,12 @@ class TrainingConsumer(Service):
         finally:
             await self._stop_all()
             await consumer.stop()
+
+    async def _clean_up(self) -> None:
+        """Remove what ended and forgotten sessions left on this machine."""
+        removed = await asyncio.to_thread(clean, self._settings, self._picture.sessions, Retention())
+        if removed:
+            _LOG.info("removed what %d ended or forgotten sessions left", len(removed))
 
     async def own(self, partitions: frozenset[int]) -> None:
         """Own other partitions than before; sessions of lost ones checkpoint and end first."""
@@ -198,6 +215,7 @@ class TrainingConsumer(Service):
         """Say the word that ends a session or its present life, after fencing whatever of it may still live."""
         reference = await reference_in_force(self._settings, self._topics)
         channel = await SessionChannel.open(self._settings, self._location, assignment, reference)
+        _LOG.warning("session %s: %s: %s", assignment.session_id, state, message)
         try:
             await channel.advanced(state, self._step_of(assignment.session_id), reason=reason, message=message)
         finally:

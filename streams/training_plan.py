@@ -11,6 +11,9 @@ UNREACHABLE = 69
 NO_ROOM = 74
 """How the process of a session ends when nothing is wrong with the session: see `training_session`."""
 
+MOST_CRASHES = 5
+"""How often the process of a session may crash at one step before the session counts as failed."""
+
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 
@@ -56,7 +59,7 @@ class Attempts:
     a checkpoint, is no crash: it is only tried again after a longer pause.
     """
 
-    most: int = 5
+    most: int = MOST_CRASHES
     _crashes: dict[str, int] = field(default_factory=dict)
     _setbacks: dict[str, int] = field(default_factory=dict)
     _steps: dict[str, int] = field(default_factory=dict)

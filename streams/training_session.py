@@ -6,16 +6,11 @@ Exit codes: 0 the session has ended, or was asked to stop and can go on later; 7
 out of reach; 74 there is no room for a checkpoint; anything else is a crash.
 """
 
-import fcntl
 import logging
-import os
 import signal
 import sys
-from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from threading import Event, Thread
 from typing import TextIO
 
@@ -34,6 +29,7 @@ from ctrainer.streams.logs import configure_logs
 from ctrainer.streams.loop_thread import LoopThread
 from ctrainer.streams.session_channel import LedgerAnswer, SessionChannel, SessionFencedError, SessionStoppedError
 from ctrainer.streams.session_data import SessionData, encode_members, read_dataset
+from ctrainer.streams.session_folder import exclusive, session_folder
 from ctrainer.streams.session_release import SessionRelease
 from ctrainer.streams.settings import Settings
 from ctrainer.streams.topic_reader import TopicReader
@@ -77,6 +73,7 @@ class SessionProcess:
             self.loop.run(violated)
         except ConstitutionalTrainerError as error:
             reason = getattr(error, "reason", "training-failed")
+            _LOG.error("session %s failed: %s: %s", self.assignment.session_id, reason, error)
             self.loop.run(self.channel.advanced(SessionState.FAILED, self._step(), reason=reason, message=str(error)))
 
     def _run(self) -> None:
@@ -193,11 +190,6 @@ def plan_of(assignment: TrainingAssignment) -> PrivacyPlan | NonPrivatePlan:
     )
 
 
-def session_folder(settings: Settings, session_id: str) -> Path:
-    """Return where a session keeps its checkpoints and its lock."""
-    return settings.state_folder / "sessions" / session_id
-
-
 def _randomness(request: TrainAdapter) -> Randomness:
     """Return the random stream of a session; a seeded one also fixes the adapter's first weights."""
     seed = request.privacy.unsafe_seed
@@ -209,21 +201,6 @@ def _randomness(request: TrainAdapter) -> Randomness:
 
 def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[bool]:
-    """Hold the lock of a session's folder; yields whether it was free."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield False
-    else:
-        yield True
-    finally:
-        os.close(descriptor)
 
 
 def main() -> int:

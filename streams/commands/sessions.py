@@ -7,8 +7,9 @@ from uuid import uuid4
 import orjson
 import typer
 
+from ctrainer.agents.sessions import Sessions
 from ctrainer.schemas.privacy import PrivacyGuarantee
-from ctrainer.schemas.topics import TRAINING_PROGRESS
+from ctrainer.schemas.topics import TRAINING_ASSIGNMENTS, TRAINING_PROGRESS
 from ctrainer.schemas.training import (
     CancelTraining,
     PauseTraining,
@@ -16,14 +17,18 @@ from ctrainer.schemas.training import (
     SessionAdvanced,
     SessionCommand,
 )
+from ctrainer.streams import session_cleanup as cleanup
 from ctrainer.streams.commands.submit import Json, Key, Tenant, send
 from ctrainer.streams.console import print_rows
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.location import locate
 from ctrainer.streams.settings import Settings
 from ctrainer.streams.topic_reader import TopicReader
+from ctrainer.trainer.abandoned import Retention
 
-app = typer.Typer(help="List the training sessions; pause, resume and cancel them.", invoke_without_command=True)
+app = typer.Typer(
+    help="List the training sessions; pause, resume and cancel them; clean up after them.", invoke_without_command=True
+)
 SessionId = Annotated[str, typer.Argument(metavar="SESSION", help="the id of the session")]
 
 
@@ -58,6 +63,34 @@ def resume(session: SessionId, *, tenant: Tenant, key: Key = None, json: Json = 
 def cancel(session: SessionId, *, tenant: Tenant, key: Key = None, json: Json = False) -> None:
     """Stop a session for good; what it spent stays spent."""
     _send(CancelTraining, session, tenant, key, as_json=json)
+
+
+@app.command()
+def clean(
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
+    quarantine_days: Annotated[float, typer.Option(min=0, help="days that a quarantined adapter stays")] = 30.0,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
+) -> None:
+    """Remove the checkpoints of ended and forgotten sessions, old quarantined adapters, and half-written files."""
+    settings = Settings.read()
+    reader = TopicReader(bootstrap_servers=locate(settings).bootstrap_servers, security=client_security(settings))
+    retention = Retention(quarantined=quarantine_days * 86_400)
+    removed = cleanup.clean(settings, asyncio.run(read_sessions(reader)), retention, dry_run=dry_run)
+    print_rows(
+        "would be removed" if dry_run else "removed",
+        [{"path": str(gone.path), "bytes": gone.bytes} for gone in removed],
+        as_json=json,
+    )
+
+
+async def read_sessions(reader: TopicReader) -> Sessions:
+    """Return the table of all sessions."""
+    table = Sessions()
+    for topic in (TRAINING_ASSIGNMENTS, TRAINING_PROGRESS):
+        async for record in reader.read_topic(topic):
+            table = table.after(record)
+    return table
 
 
 def _send(command: type[SessionCommand], session: str, tenant: str, key: Key, *, as_json: bool) -> None:

@@ -73,7 +73,10 @@ def _live(connection: socket.socket, request: dict[str, Any], streams: list[int]
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    connection.send(str(os.getpid()).encode())
+    try:
+        connection.send(str(os.getpid()).encode())
+    except BrokenPipeError:
+        os._exit(1)  # whoever asked for this child was killed meanwhile
     kinds: dict[str, Callable[[], int]] = {
         "desk": lambda: _worker(_DESK),
         "ledger": lambda: _worker(_LEDGER),
@@ -94,7 +97,8 @@ def _worker(roles: frozenset[Role]) -> int:
 
 def _trainer(place: str) -> int:
     program = (sys.executable, "-I", "-S", str(CLIENT), place, "session")
-    asyncio.run(serve(Settings.read(), parallel_sessions=3, program=program))
+    # Kills are no defect of a session, however many hit it at one step.
+    asyncio.run(serve(Settings.read(), parallel_sessions=3, program=program, most_crashes=1_000))
     return 0
 
 

@@ -111,7 +111,8 @@ async def test_200_random_kills_of_trainers_sessions_and_ledgers_never_undercoun
     ends = Counter(session.state for session in newest.values())
     charged = sum(grant.request.steps for grant in ledger.grants)
     print(f"{dict(ends)}, {drawn.total()} steps drawn, {charged} charged")  # noqa: T201 - a measured number
-    assert ends.keys() <= _ENDS, [(session.reason, session.message) for session in newest.values()]
+    bad = [(session.reason, session.message) for session in newest.values() if session.state not in _ENDS]
+    assert bad == []
     completed = [name for name, session in newest.items() if session.state is SessionState.COMPLETED]
     verify_adapters(published, drawn, completed=completed)
     assert fleet.killed.total() == 200

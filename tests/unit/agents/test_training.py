@@ -16,11 +16,8 @@ from ctrainer.schemas.privacy import Adjacency, Mechanism, NoMechanism, PrivacyM
 from ctrainer.schemas.training import (
     CancelTraining,
     Desired,
-<<<<<<< HEAD
     OptimizerSettings,
-=======
     PauseTraining,
->>>>>>> d4f9832 (Pause, resume and cancel sessions by signed commands)
     PrivacySettings,
     ResumeTraining,
     SealDataset,
