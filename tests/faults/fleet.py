@@ -38,6 +38,7 @@ from ctrainer.streams.topic_administration import TopicAdministration
 from ctrainer.streams.topic_follower import TopicFollower
 from ctrainer.streams.topic_reader import TopicReader
 from tests.faults.nursery import CLIENT
+from tests.faults.spend_proof import read_draws
 
 TENANT, WORKLOAD = "acme", "chat"
 _RECORDS = 150
@@ -170,22 +171,23 @@ class Fleet:
         sent = command(request_id=uuid4(), tenant=TENANT, session_id=session_id, constitution=self.constitution)
         await self._submitter().submit_and_wait(sent)
 
-    async def reached(self, session_id: str, step: int) -> None:
-        """Wait until a session has told of a step."""
-        await self.told(session_id, lambda newest: newest.step >= step)
-
     async def told(
-        self, session_id: str, of: Callable[[SessionAdvanced], bool], *, within_seconds: float = 120.0
+        self, session_id: str, of: Callable[[SessionAdvanced], bool], *, within_seconds: float = 300.0
     ) -> None:
         """Wait until the newest word about a session is as wanted."""
         async with asyncio.timeout(within_seconds):
             while not ((session := self.sessions.by_id.get(session_id)) and session.newest and of(session.newest)):
                 await self._heard()
 
-    def drawn(self, session_id: str) -> int:
-        """Return of how many steps a session has drawn the noise so far."""
-        lines = self.witness.read_text().splitlines() if self.witness.exists() else []
-        return sum(line.startswith(session_id) for line in lines)
+    def draws(self, session_id: str) -> int:
+        """Return how often a session has drawn noise so far."""
+        return sum(draw.session_id == session_id for draw in read_draws(self.witness))
+
+    async def has_drawn(self, session_id: str, times: int, *, within_seconds: float = 300.0) -> None:
+        """Wait until a session has drawn noise so often."""
+        async with asyncio.timeout(within_seconds):
+            while self.draws(session_id) < times:  # noqa: ASYNC110 - another process cannot set our event
+                await asyncio.sleep(0.02)
 
     def processes(self, session_id: str) -> list[int]:
         """Return the living processes of a session."""
@@ -193,7 +195,7 @@ class Fleet:
         pids = [int(line.split(" ", 1)[0]) for line in lines if line.endswith(session_id)]
         return [pid for pid in pids if _is_alive(pid)]
 
-    async def ended(self, session_id: str, *, within_seconds: float = 120.0) -> Session:
+    async def ended(self, session_id: str, *, within_seconds: float = 300.0) -> Session:
         """Wait for the end of a session."""
         async with asyncio.timeout(within_seconds):
             while not (session := self.sessions.by_id.get(session_id, Session())).is_final:

@@ -1,11 +1,13 @@
 """Forks workers, trainers and sessions from a process that has imported everything, so that a restart takes no seconds.
 
 A request is one message on a Unix socket, as `nursery_client.py` sends it. The child answers with its process id, and
-with its exit code when it ends by itself; when it is killed, the connection just ends. A session notes each step in the
-file `SPEND_WITNESS` right before the step's noise is drawn, and its process in `SPEND_WITNESS.processes`.
+with its exit code when it ends by itself; when it is killed, the connection just ends. A session notes each step, with
+a digest of the adapter before it, in the file `SPEND_WITNESS` right before the step's noise is drawn, and its process
+in `SPEND_WITNESS.processes`.
 """
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -121,7 +123,7 @@ def _session() -> int:
     line = b""
     while not line.endswith(b"\n") and (read := os.read(0, 1)):
         line += read
-    sys.stdin = _Input(line.decode())  # type: ignore[assignment] # as far as a session reads it
+    sys.stdin = _Input(line.decode())
     if line:
         _bear_witness(TrainingAssignment.from_json(line).session_id)
     return training_session.main()
@@ -138,11 +140,12 @@ def _bear_witness(session_id: str) -> None:
         steps.append(step)
 
     def drawn(private: PrivateStep) -> list[Tensor]:
-        _append(place, f"{session_id} {steps[-1]}\n")
+        weights = b"".join(factor.weight.detach().numpy().tobytes() for factor in private.gradients.factors)
+        _append(place, f"{session_id} {steps[-1]} {hashlib.sha256(weights).hexdigest()}\n")
         return noise(private)
 
-    PlanWatch.begins = begun  # type: ignore[method-assign] # this process is made for it
-    PrivateStep.noise = drawn  # type: ignore[method-assign] # as above
+    PlanWatch.begins = begun  # type: ignore[method-assign,assignment] # this process is made for it
+    PrivateStep.noise = drawn  # type: ignore[method-assign,assignment] # as above
 
 
 def _append(place: str, line: str) -> None:

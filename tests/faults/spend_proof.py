@@ -15,11 +15,24 @@ from ctrainer.streams.receipt_verification import ReceiptVerifier, verify_adapte
 from ctrainer.trainer.accounting import NOTHING, compose, rdp_of_step
 
 
-def drawn_steps(witness: Path) -> Counter[tuple[str, int]]:
-    """Return how often the noise of each step of each session was drawn."""
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One draw of noise: of which session and step, and a digest of the adapter right before it."""
+
+    session_id: str
+    step: int
+    adapter: str
+
+
+def read_draws(witness: Path) -> list[Draw]:
+    """Return every draw of noise, in order."""
     lines = witness.read_text().splitlines() if witness.exists() else []
-    pairs = (line.rsplit(" ", 1) for line in lines)
-    return Counter((session, int(step)) for session, step in pairs)
+    return [Draw(session, int(step), adapter) for session, step, adapter in map(str.split, lines)]
+
+
+def drawn_steps(draws: Iterable[Draw]) -> Counter[tuple[str, int]]:
+    """Return how often the noise of each step of each session was drawn."""
+    return Counter((draw.session_id, draw.step) for draw in draws)
 
 
 @dataclass(frozen=True)
