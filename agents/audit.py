@@ -12,7 +12,7 @@ from ctrainer.agents.events import event_record
 from ctrainer.agents.force import InForce
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.schemas.audit import ACTIVITY_CREATE, CLASS_API_ACTIVITY, AuditRecorded, AuditSubject
-from ctrainer.schemas.envelope import header, traceparent_of
+from ctrainer.schemas.envelope import event_type, header, traceparent_of
 from ctrainer.schemas.identity import content_digest, source_reference
 from ctrainer.schemas.topics import (
     ADAPTERS_PUBLISHED,
@@ -24,6 +24,7 @@ from ctrainer.schemas.topics import (
     PRIVACY_EVENTS,
     TRAINING_PROGRESS,
 )
+from ctrainer.schemas.training import SessionProgressed
 
 AUDITED = (
     COMPLIANCE_EVENTS,
@@ -37,6 +38,7 @@ AUDITED = (
 UNKNOWN_TENANT = "unknown"
 _LONGEST_TEXT = 512
 _INFORMATIONAL, _MEDIUM, _HIGH = 1, 3, 4
+_LIVE = event_type(SessionProgressed)
 _SEVERITY = {
     "AdapterRejected": _MEDIUM,
     "BudgetAlerted": _MEDIUM,
@@ -54,12 +56,17 @@ class AuditTrail:
         self._in_force = in_force
 
     async def __call__(self, batch: RecordBatch) -> Sequence[OutputRecord]:
-        """Return one audit event for each record; what cannot be read is audited as unreadable."""
-        return [self._audited(record) for record in batch.records]
+        """Return one audit event for each record but live progress; what cannot be read is audited as unreadable."""
+        return [self._audited(record) for record in batch.records if not _is_live_progress(record)]
 
     def _audited(self, record: Record) -> OutputRecord:
         data = audit_of(record)
         return event_record(topic=AUDIT_EVENTS, key=data.tenant, data=data, cause=record, constitution=self._in_force())
+
+
+def _is_live_progress(record: Record) -> bool:
+    """Return whether a record only tells how far a session is: every block of it is told, and audited, too."""
+    return record.topic == TRAINING_PROGRESS and _envelope(record).get("type") == _LIVE
 
 
 def audit_of(record: Record) -> AuditRecorded:

@@ -38,6 +38,7 @@ from ctrainer.schemas.training import (
     RollbackAdapter,
     SealDataset,
     SessionAdvanced,
+    SessionProgressed,
     TrainAdapter,
     TrainingAssignment,
 )
@@ -81,7 +82,9 @@ CATALOGUE: Mapping[str, Content] = MappingProxyType(
         topics.SAMPLES_SLOW_LANE: Content(Mode.BINARY, (ParkedSample,)),
         topics.DATASETS_SEALED: Content(Mode.STRUCTURED, (DatasetSealed,)),
         topics.TRAINING_ASSIGNMENTS: Content(Mode.STRUCTURED, (TrainingAssignment,)),
-        topics.TRAINING_PROGRESS: Content(Mode.STRUCTURED, (SessionAdvanced, CommandRefused, AdapterRejected)),
+        topics.TRAINING_PROGRESS: Content(
+            Mode.STRUCTURED, (SessionAdvanced, SessionProgressed, CommandRefused, AdapterRejected)
+        ),
         topics.ADAPTERS_PUBLISHED: Content(Mode.STRUCTURED, (AdapterPublished, AdapterReleased)),
         topics.PRIVACY_REQUESTS: Content(
             Mode.BINARY, (ReserveBudget, SettleBudget, ReportViolation, DeclareNonPrivate)

@@ -252,6 +252,22 @@ class SessionAdvanced(Message):
     message: str | None = None
 
 
+class SessionProgressed(Message):
+    """How far a session is while it trains, told at most once a second; `SessionAdvanced` tells every block.
+
+    `seconds_left` is to the last step, at the speed of this process so far. Not audited, and never the only record of
+    anything.
+    """
+
+    session_id: str
+    tenant: str
+    step: int = Field(ge=0)
+    steps: int = Field(ge=0)
+    spent: PrivacyGuarantee | NoGuarantee | None = None
+    steps_per_second: float = Field(ge=0)
+    seconds_left: float = Field(ge=0)
+
+
 class CommandRefused(Message):
     """A command was understood and will not be carried out. `acceptable` says what would be."""
 

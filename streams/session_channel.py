@@ -45,7 +45,7 @@ from ctrainer.schemas.topics import (
     PRIVACY_REQUESTS,
     TRAINING_PROGRESS,
 )
-from ctrainer.schemas.training import SessionAdvanced, SessionState, TrainingAssignment
+from ctrainer.schemas.training import SessionAdvanced, SessionProgressed, SessionState, TrainingAssignment
 from ctrainer.streams.event_watch import EventWatch, NoAnswerError, watch
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.location import Location
@@ -145,6 +145,20 @@ class SessionChannel:
         """Settle what was granted and is not settled yet, for a session that stops at `step` and goes on later."""
         await self._publish([self._settlement(grant, step) for grant in self.granted])
         self.granted = []
+
+    async def progressed(self, step: int, *, steps_per_second: float) -> None:
+        """Tell how far the session is, between two blocks."""
+        left = self.assignment.steps - step
+        data = SessionProgressed(
+            session_id=self.assignment.session_id,
+            tenant=self.assignment.tenant,
+            step=step,
+            steps=self.assignment.steps,
+            spent=self.spent,
+            steps_per_second=steps_per_second,
+            seconds_left=left / steps_per_second if steps_per_second else 0.0,
+        )
+        await self._publish([self._event(TRAINING_PROGRESS, data.session_id, data, "live", step)])
 
     async def violated(self, step: int, *, reason: str, message: str) -> None:
         """Report that the session broke its plan, and end it as failed, in one transaction.

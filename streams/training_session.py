@@ -9,6 +9,8 @@ out of reach; 74 there is no room for a checkpoint; anything else is a crash.
 import logging
 import signal
 import sys
+import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from threading import Event, Thread
@@ -37,6 +39,7 @@ from ctrainer.streams.training_plan import NO_ROOM, TAKEN_OVER, UNREACHABLE
 from ctrainer.trainer.adapter import add_adapter
 from ctrainer.trainer.checkpoint import Checkpoints
 from ctrainer.trainer.errors import CheckpointNotSavedError, NothingToLearnError, PlanViolatedError
+from ctrainer.trainer.live_pace import LivePace
 from ctrainer.trainer.loop import TrainingEnd, TrainingOutcome, train
 from ctrainer.trainer.models import LanguageModel, load_model
 from ctrainer.trainer.plan import NonPrivatePlan, PrivacyPlan
@@ -116,6 +119,7 @@ class SessionProcess:
             start=found.checkpoint,
             units=data.units,
             granted_before=self.channel.granted_before,
+            on_step=self._live(found.checkpoint.step if found.checkpoint else 0),
         )
         self._heard()
         return replace(language_model, model=model), outcome
@@ -127,6 +131,18 @@ class SessionProcess:
         """Tell of a block while the next one runs; what went wrong with the block before is raised here."""
         self._heard()
         self._told = self.loop.begin(self.channel.advanced(SessionState.TRAINING, step))
+
+    def _live(self, first: int) -> Callable[[int], None]:
+        """Return what tells of steps now and then: without waiting, and never while the last telling goes on."""
+        pace, telling = LivePace(began=time.monotonic(), first=first), list[Future[None]]()
+
+        def on_step(step: int) -> None:
+            now = time.monotonic()
+            if all(told.done() for told in telling) and pace.is_due(now):
+                speed = pace.steps_per_second(step, now)
+                telling[:] = [self.loop.begin(self.channel.progressed(step, steps_per_second=speed))]
+
+        return on_step
 
     def _heard(self) -> None:
         told, self._told = self._told, None

@@ -70,6 +70,7 @@ def train(
     ranks: Ranks | None = None,
     units: Sequence[Unit] | None = None,
     granted_before: int = 0,
+    on_step: Callable[[int], None] = lambda _: None,
 ) -> TrainingOutcome:
     """Train the adapter of `model` in place until the plan is done, the ledger refuses, or a stop is asked for.
 
@@ -111,6 +112,7 @@ def train(
             proof=LiveProof(factors=gradients.factors, noisy=isinstance(plan, PrivacyPlan)),
             watch=_watch(plan, len(units)),
             ranks=ranks or OneRank(),
+            on_step=on_step,
         )
         with Reservations(reserve, ensure_room=session.room_in(checkpoints)) as reservations:
             return session.run(
@@ -162,6 +164,7 @@ class _Session:
     proof: LiveProof
     watch: StepWatch
     ranks: Ranks
+    on_step: Callable[[int], None]
     pace: Pace = field(default_factory=Pace, init=False)
     not_finite: int = field(default=0, init=False)
 
@@ -245,6 +248,8 @@ class _Session:
                 ask_ahead(seconds_left=self.pace.seconds(end - 1 - step))
             with self.pace.step():
                 self._run_step(step)
+            if self.ranks.leads:
+                self.on_step(step + 1)
         return end
 
     def _run_step(self, number: int) -> None:

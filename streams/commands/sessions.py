@@ -1,27 +1,35 @@
 """`ctrainer sessions`: every training session and where it is; pause, resume and cancel by signed commands."""
 
 import asyncio
+from contextlib import nullcontext, suppress
 from typing import Annotated
 from uuid import uuid4
 
 import orjson
 import typer
+from rich.console import Console
 
+from ctrainer.agents.records import Record
 from ctrainer.agents.sessions import Sessions
+from ctrainer.schemas.envelope import event_type
 from ctrainer.schemas.privacy import PrivacyGuarantee
 from ctrainer.schemas.topics import TRAINING_ASSIGNMENTS, TRAINING_PROGRESS
 from ctrainer.schemas.training import (
+    FINAL_STATES,
     CancelTraining,
     PauseTraining,
     ResumeTraining,
     SessionAdvanced,
     SessionCommand,
+    SessionProgressed,
 )
 from ctrainer.streams import session_cleanup as cleanup
 from ctrainer.streams.commands.submit import Json, Key, Tenant, send
-from ctrainer.streams.console import print_rows
+from ctrainer.streams.console import print_json, print_rows
+from ctrainer.streams.event_watch import watch
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.location import locate
+from ctrainer.streams.session_bars import SessionBars
 from ctrainer.streams.settings import Settings
 from ctrainer.streams.topic_reader import TopicReader
 from ctrainer.trainer.abandoned import Retention
@@ -36,6 +44,7 @@ SessionId = Annotated[str, typer.Argument(metavar="SESSION", help="the id of the
 def sessions(
     context: typer.Context,
     *,
+    follow: Annotated[bool, typer.Option("--follow", help="show live progress until interrupted")] = False,
     json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
 ) -> None:
     """List the training sessions, each with its newest state."""
@@ -43,6 +52,10 @@ def sessions(
         return
     settings = Settings.read()
     reader = TopicReader(bootstrap_servers=locate(settings).bootstrap_servers, security=client_security(settings))
+    if follow:
+        with suppress(KeyboardInterrupt):
+            asyncio.run(_follow(reader, as_json=json))
+        return
     newest = asyncio.run(newest_states(reader))
     print_rows("sessions", [row(advanced) for advanced in newest.values()], as_json=json)
 
@@ -99,6 +112,35 @@ def _send(command: type[SessionCommand], session: str, tenant: str, key: Key, *,
         key,
         as_json=as_json,
     )
+
+
+async def _follow(reader: TopicReader, *, as_json: bool) -> None:
+    """Show every session that goes on, and each that comes, for ever."""
+    async with watch(reader, [TRAINING_PROGRESS]) as events:
+        going = [advanced for advanced in (await newest_states(reader)).values() if advanced.state not in FINAL_STATES]
+        with nullcontext() if as_json else SessionBars(Console()) as bars:
+            for advanced in going:
+                _show(advanced, bars)
+            async for record in events.records():
+                news = news_of(record)
+                if news is not None:
+                    _show(news, bars)
+
+
+def _show(news: SessionAdvanced | SessionProgressed, bars: SessionBars | None) -> None:
+    if bars is None:
+        print_json({"event": type(news).__name__, **news.model_dump(mode="json")})
+    else:
+        bars.show(news)
+
+
+def news_of(record: Record) -> SessionAdvanced | SessionProgressed | None:
+    """Return what a record says about how far a session is, or None where it says something else."""
+    envelope = orjson.loads(record.value or b"{}")
+    for kind in (SessionAdvanced, SessionProgressed):
+        if envelope.get("type") == event_type(kind):
+            return kind.model_validate(envelope["data"])
+    return None
 
 
 async def newest_states(reader: TopicReader) -> dict[str, SessionAdvanced]:

@@ -10,7 +10,7 @@ from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH, ConstitutionReference
 from ctrainer.schemas.identity import content_digest
 from ctrainer.schemas.topics import TOPICS
-from ctrainer.schemas.training import CommandRefused
+from ctrainer.schemas.training import CommandRefused, SessionProgressed
 
 CONSTITUTION = ConstitutionReference(hash=GOVERNANCE_HASH, digest="sha256:ab")
 NOON = 1_700_000_000_000
@@ -57,6 +57,14 @@ async def test_an_event_is_audited_by_its_place_and_the_digest_of_its_bytes() ->
         "digest": content_digest(record.value or b""),
     }
     assert (data["class_uid"], data["type_uid"], data["severity_id"]) == (6003, 600_301, 3)
+
+
+async def test_live_progress_leaves_no_audit_event() -> None:
+    live = SessionProgressed(session_id="s", tenant="acme", step=1, steps=8, steps_per_second=1.0, seconds_left=7.0)
+    cause = Record("sessions/s/live", 0, 1, NOON, None, None)
+    record = stored(event_record(topic="training.progress", key="s", data=live, cause=cause, constitution=CONSTITUTION))
+    batch = RecordBatch(topic=record.topic, partition=record.partition, epoch=1, records=(record,))
+    assert await AuditTrail(in_force=lambda: CONSTITUTION)(batch) == []
 
 
 async def test_the_same_record_is_audited_with_the_same_bytes() -> None:

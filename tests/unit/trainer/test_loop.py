@@ -67,6 +67,7 @@ class Session:
         self.checkpoints = Checkpoints(folder=place / "checkpoints")
         self.ledger = Ledger()
         self.blocks: list[int] = []
+        self.steps: list[int] = []
         self.on_block: Callable[[int], None] = self.blocks.append
         self.randomness = Randomness.unsafe_from_seed(9)
         self.computation: Computation | None = None
@@ -98,6 +99,7 @@ class Session:
             computation=self.computation,
             units=units,
             granted_before=granted_before,
+            on_step=self.steps.append,
         )
 
     def weights(self) -> list[Tensor]:
@@ -114,6 +116,7 @@ def test_every_block_is_reserved_before_it_runs_and_saved_before_it_is_told(sess
     assert outcome == TrainingOutcome(end=TrainingEnd.COMPLETED, step=10)
     assert session.ledger.asked == [(0, 4), (4, 4), (8, 2)]
     assert session.blocks == [4, 8, 10]
+    assert session.steps == list(range(1, 11))
     assert session.checkpoints.steps() == (8, 10)
 
 
