@@ -309,3 +309,16 @@ def test_deeply_nested_tool_arguments_are_judged_or_refused_and_never_lost() -> 
         )
         published = [output.value or b"" for output in outputs if output.topic != "dead-letters"]
         assert not any(b"ann@corp.test" in value for value in published)
+
+
+def test_equal_decisions_on_different_samples_name_each_its_own_sample() -> None:
+    outputs = screened(*[logged(f"Where is parcel {number}?", client="100%b %s \x7f<0>") for number in range(3)])
+    events = [Event[SampleJudged].from_json(output.value) for output in outputs if output.topic == "compliance.events"]
+    samples = [AcceptedSample.from_json(output.value) for output in outputs if output.topic == "samples.accepted"]
+    assert [event.data.source.offset for event in events] == [0, 1, 2]
+    assert {event.data.tenant for event in events} == {"100%b %s \x7f<0>"}
+    assert [event.subject for event in events] == [event.data.sample_id for event in events]
+    assert [event.data.sample_id for event in events] == [sample.sample_id for sample in samples]
+    assert len({event.id for event in events}) == len({event.data.sample_id for event in events}) == 3
+    digests = [digest_of_conversation(sample.messages, sample.tools) for sample in samples]
+    assert [sample.content_digest for sample in samples] == digests
