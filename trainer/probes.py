@@ -10,13 +10,13 @@ from importlib.resources import files
 from statistics import fmean
 from typing import Any, NamedTuple
 
-import torch
 import yaml
 
 from ctrainer.schemas.identity import content_digest
 from ctrainer.schemas.training import Objective
 from ctrainer.trainer.answers import distinct_share, is_refusal
 from ctrainer.trainer.evaluation import Measured, Prediction, Text, measure_prediction
+from ctrainer.trainer.generation import greedy_answers
 from ctrainer.trainer.tokenization import encode
 
 ANSWER_TOKENS = 32
@@ -118,24 +118,7 @@ def _meter(answers: Sequence[str], harmless: int, judge: Judge) -> _Meters:
     )
 
 
-@torch.inference_mode()
 def _answers(model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
     """Return the greedy answer to each prompt, all in one batch: prompts are short."""
-    rows = [_token_ids(tokenizer, prompt) for prompt in prompts]
-    longest = max(map(len, rows))
-    padded = [[tokenizer.pad_token_id] * (longest - len(row)) + row for row in rows]
-    seen = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-    generated = model.generate(
-        input_ids=torch.tensor(padded, device=model.device),
-        attention_mask=torch.tensor(seen, device=model.device),
-        max_new_tokens=ANSWER_TOKENS,
-        do_sample=False,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return [tokenizer.decode(row[longest:], skip_special_tokens=True).strip() for row in generated]
-
-
-def _token_ids(tokenizer: Any, prompt: str) -> list[int]:
-    chat = [{"role": "user", "content": prompt}]
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    return [said.text for said in greedy_answers(model, tokenizer, chats, most_tokens=ANSWER_TOKENS)]

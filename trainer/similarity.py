@@ -1,0 +1,58 @@
+"""How alike in meaning two texts are, by the mean of their word embeddings."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
+
+from ctrainer.schemas.errors import ConstitutionalTrainerError
+
+_PACKAGE = "wordllama"
+_WEIGHTS = Path("weights", "l2_supercat_256.safetensors")
+_TOKENIZER = Path("tokenizers", "l2_supercat_tokenizer_config.json")
+
+
+class NoEmbeddingsError(ConstitutionalTrainerError):
+    """The word embeddings are not installed."""
+
+
+class WordEmbeddings:
+    """WordLlama's token embeddings (256 numbers each, MIT licence), read from its package as plain data.
+
+    Nothing of the package is run: importing it configures logging, and it fetches models.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        (weights,) = load_file(folder / _WEIGHTS).values()
+        self._weights: NDArray[np.float32] = weights.astype(np.float32)
+
+    @classmethod
+    def packaged(cls) -> "WordEmbeddings":
+        """Read those of the installed package.
+
+        Raises:
+            NoEmbeddingsError: it is not installed.
+        """
+        package = importlib.util.find_spec(_PACKAGE)
+        if package is None or package.origin is None:
+            raise NoEmbeddingsError("package wordllama is not installed: it holds the word embeddings; run make setup")
+        return cls(Path(package.origin).parent)
+
+    def similarity(self, first: str, second: str) -> float:
+        """Return the cosine of the mean embeddings of two texts; 0 where one has no words."""
+        one, other = self._mean(first), self._mean(second)
+        lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
+        return min(1.0, float(one @ other) / lengths) if lengths else 0.0
+
+    def _mean(self, text: str) -> NDArray[np.float32]:
+        token_ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        if not token_ids:
+            return np.zeros(self._weights.shape[1], dtype=np.float32)
+        mean: NDArray[np.float32] = self._weights[np.minimum(token_ids, len(self._weights) - 1)].mean(axis=0)
+        return mean
