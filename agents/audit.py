@@ -46,6 +46,7 @@ _SEVERITY = {
     "BudgetViolated": _HIGH,
     "CommandRefused": _MEDIUM,
     "NonPrivateTrained": _HIGH,
+    "RevisionHalted": _HIGH,
 }
 
 

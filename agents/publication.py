@@ -24,10 +24,23 @@ from ctrainer.schemas.envelope import (
 )
 from ctrainer.schemas.identity import event_id, sample_id, source_reference
 from ctrainer.schemas.message import Message
-from ctrainer.schemas.samples import AcceptedSample, ParkedSample, SlowLane
-from ctrainer.schemas.topics import COMPLIANCE_EVENTS, SAMPLES_ACCEPTED, SAMPLES_SLOW_LANE
+from ctrainer.schemas.preferences import PreferencePair
+from ctrainer.schemas.samples import AcceptedSample, ParkedSample, SampleRevision, SlowLane
+from ctrainer.schemas.topics import COMPLIANCE_EVENTS, SAMPLES_ACCEPTED, SAMPLES_PREFERENCES, SAMPLES_SLOW_LANE
 
 _WAITS_FOR = {Verdict.REVISE: SlowLane.REVISION, Verdict.REVIEW: SlowLane.REVIEW, Verdict.PARK: SlowLane.POLICY}
+_SHARED_WITH_PAIR = (
+    "sample_id",
+    "source",
+    "tenant",
+    "workload_id",
+    "logged_at",
+    "conversation_id",
+    "user_digest",
+    "tools",
+    "revision",
+    "constitution",
+)
 _JUDGED = event_type(SampleJudged)
 _STRUCTURED = structured_headers()
 _TEXT_HOLE, _HOLE = orjson.Fragment(b'"\0"'), orjson.Fragment(b"\0")
@@ -42,6 +55,13 @@ class Origin(NamedTuple):
     partition: int
     offset: int
     attempt: int = 0
+
+
+class Revised(NamedTuple):
+    """Which sample was revised, and how."""
+
+    origin: Origin
+    revision: SampleRevision
 
 
 class _Occasion(NamedTuple):
@@ -63,7 +83,7 @@ class Publication:
         self._tally = tally
         self._constitution = {"hash": court.reference.hash, "digest": court.reference.digest}
         self._headers: dict[type[Message], Headers] = {
-            kind: self._constant_headers(kind) for kind in (AcceptedSample, ParkedSample)
+            kind: self._constant_headers(kind) for kind in (AcceptedSample, ParkedSample, PreferencePair)
         }
         self._envelope = self._constant_envelope()
         self._templates: dict[tuple[Case, Guarded | None], tuple[Decision, bytes]] = {}
@@ -72,32 +92,59 @@ class Publication:
         self, cause: Record, examination: Examination, decision: Decision, origin: Origin | None = None
     ) -> Iterator[OutputRecord]:
         """Yield the sample, unless it was rejected, and then the decision. `cause` is the record that was handled."""
+        judgement = self._judgement(examination, decision)
+        occasion = _occasion(cause, origin or Origin(cause.topic, cause.partition, cause.offset))
+        if judgement.verdict is not Verdict.REJECT:
+            yield self._sample(occasion, examination, judgement)
+        yield self._event(occasion, examination, judgement)
+
+    def revised(
+        self, cause: Record, before: Judgement, examination: Examination, decision: Decision, revised: Revised
+    ) -> Iterator[OutputRecord]:
+        """Yield the revised sample, the pair of it and its original, and the decision.
+
+        `before` is the judgement on the original; `examination` and `decision` are those of the revised sample.
+        """
+        judgement, occasion = self._judgement(examination, decision), _occasion(cause, revised.origin)
+        body = {
+            **self._body(occasion, examination, judgement),
+            "revision": revised.revision.model_dump(mode="json"),
+        }
+        yield self._sample_record(occasion, body, topic=SAMPLES_ACCEPTED, kind=AcceptedSample)
+        shared = {key: body[key] for key in _SHARED_WITH_PAIR}
+        pair = {**shared, "chosen": judgement.redacted.messages, "rejected": before.redacted.messages}
+        yield self._sample_record(occasion, pair, topic=SAMPLES_PREFERENCES, kind=PreferencePair)
+        yield self._event(occasion, examination, judgement)
+
+    def _judgement(self, examination: Examination, decision: Decision) -> Judgement:
+        """Return the judgement, and count it."""
         judgement = self._court.conclude(examination, decision)
         self._tally.verdicts[judgement.verdict.value] += 1
         if examination.findings:
             self._tally.findings.update(
                 (found.source.principle.id, found.source.principle.mode.value) for found in examination.findings
             )
-        occasion = _occasion(cause, origin or Origin(cause.topic, cause.partition, cause.offset))
-        if judgement.verdict is not Verdict.REJECT:
-            yield self._sample(occasion, examination, judgement)
-        yield self._event(occasion, examination, judgement)
+        return judgement
 
-    def _sample(self, occasion: _Occasion, examination: Examination, judgement: Judgement) -> OutputRecord:
-        sample = examination.sample
-        body = {
+    def _body(self, occasion: _Occasion, examination: Examination, judgement: Judgement) -> dict[str, Any]:
+        """Return what messages that hold the sample say alike."""
+        return {
             "sample_id": occasion.sample_id,
             "source": orjson.Fragment(occasion.place),
-            **sample_json(sample, judgement.redacted, self._constitution),
+            **sample_json(examination.sample, judgement.redacted, self._constitution),
         }
+
+    def _sample(self, occasion: _Occasion, examination: Examination, judgement: Judgement) -> OutputRecord:
+        body = self._body(occasion, examination, judgement)
         waits_for = _WAITS_FOR.get(judgement.verdict)
         if waits_for is None:
+            body["revision"] = None
             return self._sample_record(occasion, body, topic=SAMPLES_ACCEPTED, kind=AcceptedSample)
         waiting = {
             "waits_for": waits_for.value,
             "reasons": judgement.decision.result.reasons,
             "attempt": occasion.attempt + 1,
-            "model": sample.model,
+            "model": examination.sample.model,
             **body,
         }
         return self._sample_record(occasion, waiting, topic=SAMPLES_SLOW_LANE, kind=ParkedSample)

@@ -14,6 +14,7 @@ from ctrainer.schemas.compliance import SampleJudged
 from ctrainer.schemas.constitution import Constitution, ConstitutionInForce, ConstitutionUpdated
 from ctrainer.schemas.datasets import DatasetSealed
 from ctrainer.schemas.flywheel import FlywheelRecord
+from ctrainer.schemas.preferences import PreferencePair
 from ctrainer.schemas.privacy import (
     BudgetAlerted,
     BudgetHalted,
@@ -27,6 +28,7 @@ from ctrainer.schemas.privacy import (
     SettleBudget,
 )
 from ctrainer.schemas.review import ReviewDecision
+from ctrainer.schemas.revision import RevisionHalted
 from ctrainer.schemas.samples import AcceptedSample, ParkedSample
 from ctrainer.schemas.training import (
     CanaryAdapter,
@@ -80,6 +82,7 @@ CATALOGUE: Mapping[str, Content] = MappingProxyType(
         topics.CONSTITUTION_UPDATES: Content(Mode.BINARY, (Constitution,)),
         topics.SAMPLES_ACCEPTED: Content(Mode.BINARY, (AcceptedSample,)),
         topics.SAMPLES_SLOW_LANE: Content(Mode.BINARY, (ParkedSample,)),
+        topics.SAMPLES_PREFERENCES: Content(Mode.BINARY, (PreferencePair,)),
         topics.DATASETS_SEALED: Content(Mode.STRUCTURED, (DatasetSealed,)),
         topics.TRAINING_ASSIGNMENTS: Content(Mode.STRUCTURED, (TrainingAssignment,)),
         topics.TRAINING_PROGRESS: Content(
@@ -91,7 +94,9 @@ CATALOGUE: Mapping[str, Content] = MappingProxyType(
         ),
         topics.PRIVACY_LEDGER: Content(Mode.STRUCTURED, (LedgerRecord,)),
         topics.COMPLIANCE_EVENTS: Content(Mode.STRUCTURED, (SampleJudged,)),
-        topics.CONSTITUTION_EVENTS: Content(Mode.STRUCTURED, (ConstitutionUpdated, ConstitutionInForce)),
+        topics.CONSTITUTION_EVENTS: Content(
+            Mode.STRUCTURED, (ConstitutionUpdated, ConstitutionInForce, RevisionHalted)
+        ),
         topics.PRIVACY_EVENTS: Content(
             Mode.STRUCTURED, (BudgetSpent, BudgetAlerted, BudgetHalted, BudgetViolated, NonPrivateTrained)
         ),

@@ -9,11 +9,15 @@ from ctrainer.schemas.samples import Redaction, Repair, SourceReference
 
 
 class Verdict(StrEnum):
-    """The outcome for a sample, for now: those to revise, to review and parked ones get another decision later."""
+    """The outcome for a sample, for now: those to revise, to review and parked ones get another decision later.
+
+    A revised one is accepted: its answers were rewritten.
+    """
 
     ACCEPT = "accept"
     REDACT = "redact"
     REVISE = "revise"
+    REVISED = "revised"
     REVIEW = "review"
     REJECT = "reject"
     PARK = "park"
@@ -59,7 +63,9 @@ class SampleJudged(Message):
     """One decision on a sample; of several, that with the highest `attempt` holds.
 
     `score` is 1 minus the highest violation probability over enforced principles, what was redacted left out.
-    `decided_by` names the policy layer, or `person` after a review. `guard` is there where a guard model is configured.
+    `decided_by` names the policy layer, or `person` after a review, or `revision`: then `reasons` are the principles
+    that were breached and, where no revision was accepted, the checks that failed (`revision:CHECK`).
+    `guard` is there where a guard model is configured.
     """
 
     sample_id: str

@@ -65,11 +65,27 @@ class Redaction(Message):
     count: int = Field(ge=1)
 
 
+class SampleRevision(Message):
+    """How the answers of a sample were rewritten.
+
+    `principles` were breached, `turns` are the indices of the rewritten messages. `rounds` is the most that one of them
+    took. `model` is None where leaving out sentences was enough. `original_digest` is the `content_digest` of the
+    sample before.
+    """
+
+    principles: tuple[str, ...] = Field(min_length=1)
+    turns: tuple[int, ...] = Field(min_length=1)
+    rounds: int = Field(ge=1)
+    model: str | None
+    original_digest: str
+
+
 class AcceptedSample(Message):
     """A sample as it may be trained on: redacted where the constitution asks for it, with where it came from.
 
     `content_digest` covers messages and tools as they stand here. `conversation_id` groups the records of one
-    conversation; `user_digest` stands for the user without naming them. Both keep a split from leaking.
+    conversation; `user_digest` stands for the user without naming them. Both keep a split from leaking. `revision` says
+    how answers were rewritten, None where they are as they were logged.
     """
 
     sample_id: str
@@ -85,6 +101,7 @@ class AcceptedSample(Message):
     repairs: tuple[Repair, ...] = ()
     content_digest: str
     constitution: ConstitutionReference
+    revision: SampleRevision | None = None
 
 
 class SlowLane(StrEnum):

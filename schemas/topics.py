@@ -87,6 +87,13 @@ _TABLE = (
         retention_ms=30 * DAY_MS,
     ),
     Topic(
+        name="samples.preferences",
+        key="tenant/workload",
+        carries="pairs of a revised conversation and its original",
+        direction=Direction.OUTPUT,
+        retention_ms=365 * DAY_MS,
+    ),
+    Topic(
         name="datasets.sealed",
         key="tenant/dataset id",
         carries="dataset manifests: frozen offset ranges, counts, digests",
@@ -140,7 +147,7 @@ _TABLE = (
     Topic(
         name="constitution.events",
         key="constitution id, or the topic/partition that it is in force for",
-        carries="what became of each document, and from which record on it is in force",
+        carries="what became of each document, from which record on it is in force, where revision was halted",
         direction=Direction.OUTPUT,
         partitions=1,
         retention_ms=FOREVER_MS,
@@ -184,6 +191,7 @@ CONSTITUTION_UPDATES = "constitution.updates"
 CONSTITUTION_EVENTS = "constitution.events"
 SAMPLES_ACCEPTED = "samples.accepted"
 SAMPLES_SLOW_LANE = "samples.slow-lane"
+SAMPLES_PREFERENCES = "samples.preferences"
 DATASETS_SEALED = "datasets.sealed"
 TRAINING_ASSIGNMENTS = "training.assignments"
 TRAINING_PROGRESS = "training.progress"

@@ -14,6 +14,7 @@ class Role(StrEnum):
 
     SCREENING = "screening"
     SLOW_LANE = "slow-lane"
+    REVISION = "revision"
     CONSTITUTION = "constitution"
     CURATION = "curation"
     TRAINING = "training"

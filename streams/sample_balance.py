@@ -28,6 +28,7 @@ class Balance(Message):
     received: int
     accepted: int
     redacted: int
+    revised: int
     rejected: int
     in_review: int
     to_revise: int
@@ -82,6 +83,7 @@ async def balance_of(topics: Topics) -> Balance:
         received=len(places),
         accepted=counts[Verdict.ACCEPT],
         redacted=counts[Verdict.REDACT],
+        revised=counts[Verdict.REVISED],
         rejected=counts[Verdict.REJECT],
         in_review=counts[Verdict.REVIEW],
         to_revise=counts[Verdict.REVISE],

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 
 from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH
 from ctrainer.schemas.errors import ConstitutionalTrainerError
+from ctrainer.trainer.models import DEFAULT_MODEL
 
 
 class SettingsError(ConstitutionalTrainerError):
@@ -122,6 +123,12 @@ class Settings(BaseModel):
     )
     unsafe_judge_without_guard: bool = Field(
         default=False, description="true lets the harm score judge alone while the guard model is out of reach"
+    )
+
+    revision_model: str = Field(
+        default=DEFAULT_MODEL,
+        min_length=1,
+        description=f"the model that rewrites answers: {DEFAULT_MODEL}, a folder, or a hub name",
     )
 
     requesters: Folder | None = Field(default=None, description="a keyring file of who may send training commands")

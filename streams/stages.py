@@ -13,6 +13,8 @@ from ctrainer.agents.records import Handler
 from ctrainer.agents.registry import AdapterRegistry
 from ctrainer.agents.rejudging import Rejudging
 from ctrainer.agents.review import Review
+from ctrainer.agents.revision import Revision
+from ctrainer.agents.revision_tally import RevisionTally
 from ctrainer.agents.screening import Screening
 from ctrainer.agents.training import TrainingDesk
 from ctrainer.agents.world import Topics
@@ -29,6 +31,7 @@ from ctrainer.streams.partition_owner import Restore
 from ctrainer.streams.roles import Role
 from ctrainer.trainer.models import knows_model
 from ctrainer.trainer.plan import make_plan
+from ctrainer.trainer.revision import Reviser
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,8 @@ class Parts:
     constitutions: ConstitutionDesk
     unsafe_allow_seeded_noise: bool
     unsafe_allow_non_private: bool
+    reviser: Reviser
+    revision: RevisionTally
 
 
 def plan_stages(roles: frozenset[Role], parts: Parts) -> list[StagePlan]:
@@ -59,6 +64,7 @@ def plan_stages(roles: frozenset[Role], parts: Parts) -> list[StagePlan]:
     makers = {
         Role.SCREENING: _screening,
         Role.SLOW_LANE: _slow_lane,
+        Role.REVISION: _revision,
         Role.CONSTITUTION: _constitution,
         Role.CURATION: _curation,
         Role.TRAINING: _training,
@@ -76,6 +82,11 @@ def _slow_lane(parts: Parts) -> Iterator[StagePlan]:
     yield StagePlan(name="rejudging", topic=SAMPLES_SLOW_LANE, handler=Rejudging(judges=parts.force.judges))
     review = Review(desk=parts.desk, topics=parts.topics, judges=parts.force.judges)
     yield StagePlan(name="review", topic=REVIEW_DECISIONS, handler=review, restore=review.restore)
+
+
+def _revision(parts: Parts) -> Iterator[StagePlan]:
+    handler = Revision(judges=parts.force.judges, reviser=parts.reviser, tally=parts.revision)
+    yield StagePlan(name="revision", topic=SAMPLES_SLOW_LANE, handler=handler, max_records=4)
 
 
 def _constitution(parts: Parts) -> Iterator[StagePlan]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -15,6 +16,7 @@ from ctrainer.agents.compliance.guard import GuardModel
 from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.constitutions import ConstitutionDesk
 from ctrainer.agents.force import Force, Judges, appoint
+from ctrainer.agents.revision_tally import RevisionTally
 from ctrainer.agents.tally import Tally
 from ctrainer.schemas.constitution import Constitution
 from ctrainer.schemas.errors import ConstitutionalTrainerError
@@ -31,6 +33,8 @@ from ctrainer.streams.location import Location, locate
 from ctrainer.streams.logs import configure_logs
 from ctrainer.streams.policy.connection import EngineConnection
 from ctrainer.streams.policy.engines import connect, engine_of
+from ctrainer.streams.reviser import ProcessReviser
+from ctrainer.streams.revision_metrics import RevisionMetrics
 from ctrainer.streams.roles import Role
 from ctrainer.streams.settings import Settings
 from ctrainer.streams.source_metrics import StreamMetrics
@@ -81,7 +85,9 @@ async def serve(settings: Settings, roles: frozenset[Role], *, probe: Probe | No
             cache=cache,
             tally=tally,
         )
-        parts = await _parts(settings, location, constitution, appoint_judges)
+        reviser = _reviser(settings)
+        parts = await _parts(settings, location, constitution, appoint_judges, reviser)
+        RevisionMetrics.register(registry, parts.revision, reviser)
         watch = ConstitutionWatch(desk=parts.constitutions, force=parts.force, appoint=appoint_judges)
         app = create_application(settings.application)
         metrics = StreamMetrics.register(registry)
@@ -100,11 +106,11 @@ async def serve(settings: Settings, roles: frozenset[Role], *, probe: Probe | No
             port=settings.web_port,
             sources=sources,
             registry=registry,
-            facts=partial(_facts, settings, roles, parts.force),
+            facts=partial(_facts, settings, roles, parts),
         )
         follower = watch.follower(bootstrap_servers=location.bootstrap_servers, security=client_security(settings))
         search_seldom()
-        await _run([app, follower, *sources, *([pages] if settings.web_port else [])], asked_to_end)
+        await _run([reviser, app, follower, *sources, *([pages] if settings.web_port else [])], asked_to_end)
 
 
 async def _run(services: list[Service], asked_to_end: asyncio.Event) -> None:
@@ -156,7 +162,11 @@ def _subscription(settings: Settings, location: Location, plan: StagePlan) -> Su
 
 
 async def _parts(
-    settings: Settings, location: Location, constitution: Constitution, appoint_judges: Callable[[Constitution], Judges]
+    settings: Settings,
+    location: Location,
+    constitution: Constitution,
+    appoint_judges: Callable[[Constitution], Judges],
+    reviser: ProcessReviser,
 ) -> Parts:
     topics = TopicReader(bootstrap_servers=location.bootstrap_servers, security=client_security(settings))
     force = Force(appoint_judges(constitution))
@@ -178,6 +188,18 @@ async def _parts(
         constitutions=constitutions,
         unsafe_allow_seeded_noise=settings.unsafe_allow_seeded_noise,
         unsafe_allow_non_private=settings.unsafe_allow_non_private,
+        reviser=reviser,
+        revision=RevisionTally(),
+    )
+
+
+def _reviser(settings: Settings) -> ProcessReviser:
+    """Return the model that rewrites: its process is not started before there is something to rewrite."""
+    return ProcessReviser(
+        name=settings.revision_model,
+        command=[sys.executable, "-m", "ctrainer.streams.revision_process"],
+        # Threads of the numeric library that wait by spinning would starve everything else on a small machine.
+        environment=settings.environment() | {"OMP_WAIT_POLICY": "PASSIVE"},
     )
 
 
@@ -218,10 +240,11 @@ def _administration(settings: Settings, location: Location) -> TopicAdministrati
     )
 
 
-def _facts(settings: Settings, roles: frozenset[Role], force: Force) -> dict[str, object]:
+def _facts(settings: Settings, roles: frozenset[Role], parts: Parts) -> dict[str, object]:
     """Return what `/health` says beside the state of the stages."""
     return {
         "roles": sorted(roles),
-        "constitution": force.reference().model_dump(),
+        "constitution": parts.force.reference().model_dump(),
+        "revision_halted": parts.revision.facts(),
         "unsafe": list(settings.unsafe()),
     }

@@ -16,6 +16,13 @@ class Said(NamedTuple):
     is_whole: bool
 
 
+def generation_type(device: torch.device) -> torch.dtype:
+    """Return the type that a model answers fastest in without another mind: bfloat16 where the device computes it."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if torch.cpu.get_capabilities().get("avx512_bf16") else torch.float32
+
+
 @torch.inference_mode()
 def greedy_answers(model: Any, tokenizer: Any, chats: Sequence[Chat], *, most_tokens: int) -> list[Said]:
     """Return the greedy answer to each chat, all in one batch: give chats of like length.

@@ -84,6 +84,11 @@ class Attempt(NamedTuple):
     faults: tuple[Fault, ...]
     by_model: bool
 
+    @property
+    def damages(self) -> bool:
+        """Whether the violation is gone and something else with it."""
+        return bool(self.faults) and Fault.VIOLATION not in self.faults
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -100,6 +105,11 @@ class Outcome:
     def rounds(self) -> int:
         """How many rounds there were."""
         return len(self.attempts)
+
+    @property
+    def by_model(self) -> bool:
+        """Whether a model wrote the last attempt."""
+        return bool(self.attempts) and self.attempts[-1].by_model
 
     @property
     def faults(self) -> tuple[Fault, ...]:

@@ -8,7 +8,7 @@ ASK_REVISION = "Write only the new answer, about as long as the old one."
 KEEP = "Keep every number, name, link and piece of code exactly as it is, and keep what is not wrong in its words."
 """What is added when a first rewriting damaged the answer."""
 
-_QUESTION_CHARACTERS = 600
+_QUESTION_CHARACTERS = 300
 _CRITIQUE_CHARACTERS = 300
 _LABEL = re.compile(
     r"^(?:(?:the |my |a )?(?:new|revised|rewritten|old)? ?answer(?: is)?|here(?:'s| is)[^:\n]{0,60}) ?:\s*",

@@ -14,7 +14,7 @@ SPARE_TOKENS = 24
 AT_ONCE = 16
 
 
-def rewrite(language_model: LanguageModel, drafts: Sequence[Draft]) -> list[Rewriting]:
+def rewrite(language_model: LanguageModel, drafts: Sequence[Draft], *, at_once: int = AT_ONCE) -> list[Rewriting]:
     """Return a rewriting of each draft, principle after principle: criticism, then revision.
 
     Drafts of like length go through the model together.
@@ -22,8 +22,8 @@ def rewrite(language_model: LanguageModel, drafts: Sequence[Draft]) -> list[Rewr
     tokenizer = language_model.tokenizer
     order = sorted(range(len(drafts)), key=lambda number: len(drafts[number].text))
     found: dict[int, Rewriting] = {}
-    for start in range(0, len(order), AT_ONCE):
-        numbers = order[start : start + AT_ONCE]
+    for start in range(0, len(order), at_once):
+        numbers = order[start : start + at_once]
         made = _rewrite_together(language_model.model, tokenizer, [drafts[number] for number in numbers])
         found.update(zip(numbers, made, strict=True))
     return [found[number] for number in range(len(drafts))]

@@ -52,8 +52,8 @@ class PolicyResult(Message):
             result = cls.model_validate_json(value)
         except ValidationError as error:
             raise PolicyError(f"policy decision: got {describe_faults(error)}, expected a decision") from error
-        if result.verdict is Verdict.PARK:
-            raise PolicyError("policy decision: got park, which is no decision")
+        if result.verdict in {Verdict.PARK, Verdict.REVISED}:
+            raise PolicyError(f"policy decision: got {result.verdict.value}, which is no decision of a policy")
         return result
 
 

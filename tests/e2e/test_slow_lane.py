@@ -3,7 +3,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,20 @@ class Deployment:
         assert done.returncode == returncode, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 
-    def start_worker(self) -> subprocess.Popen[str]:
+    def start_worker(self, roles: str = "screening,slow-lane,constitution") -> subprocess.Popen[str]:
         """Start a worker; it goes on until it is told to end."""
-        command = [*CLI, "worker", "--roles", "screening,slow-lane,constitution"]
+        command = [*CLI, "worker", "--roles", roles]
         with (self.folder / "worker.log").open("a") as log:
             return subprocess.Popen(command, env=self.environment, text=True, stderr=log)
 
     def produce(self, *questions: str) -> None:
         """Send samples."""
+        self.produce_records(map(logged, questions))
+
+    def produce_records(self, records: Iterable[bytes]) -> None:
+        """Send records."""
         path = self.folder / "samples.jsonl"
-        path.write_bytes(b"\n".join(map(logged, questions)))
+        path.write_bytes(b"\n".join(records))
         self.run("produce", str(path), "--json")
 
     def judged(self, count: int) -> list[dict[str, Any]]:
@@ -54,30 +58,38 @@ class Deployment:
         return events
 
 
-def logged(question: str) -> bytes:
+def logged(question: str, answer: str = "I see.") -> bytes:
     return json.dumps(
         {
             "timestamp": 1,
             "client_id": "shop",
             "workload_id": "desk",
             "request": {"messages": [{"role": "user", "content": question}], "model": "m"},
-            "response": {"choices": [{"message": {"role": "assistant", "content": "I see."}}]},
+            "response": {"choices": [{"message": {"role": "assistant", "content": answer}}]},
         }
     ).encode()
 
 
-@pytest.fixture
-def deployment(own_broker: KafkaBroker, services: Services, tmp_path: Path) -> Iterator[Deployment]:
+def deploy(broker: KafkaBroker, services: Services, folder: Path, **settings: str) -> Deployment:
+    """Return a deployment with topics and a key, and no worker yet."""
     environment = {
         **os.environ,  # noqa: TID251 - the program under test inherits the environment of its user
-        "KAFKA_BOOTSTRAP_SERVERS": str(own_broker.bootstrap_servers),
+        "KAFKA_BOOTSTRAP_SERVERS": str(broker.bootstrap_servers),
         "REDIS_URL": services.redis_url,
-        "CTRAINER_STATE_FOLDER": str(tmp_path),
-        "CTRAINER_REQUESTERS": str(tmp_path / "keys" / "keyring.json"),
+        "CTRAINER_STATE_FOLDER": str(folder),
+        "CTRAINER_WEB_PORT": "0",
+        "CTRAINER_REQUESTERS": str(folder / "keys" / "keyring.json"),
+        **settings,
     }
-    found = Deployment(environment, tmp_path)
+    found = Deployment(environment, folder)
     found.run("topics", "apply", "--json")
     found.run("keys", "create", "root", "--tenant", "*", "--json")
+    return found
+
+
+@pytest.fixture
+def deployment(own_broker: KafkaBroker, services: Services, tmp_path: Path) -> Iterator[Deployment]:
+    found = deploy(own_broker, services, tmp_path)
     worker = found.start_worker()
     yield found
     worker.send_signal(signal.SIGTERM)

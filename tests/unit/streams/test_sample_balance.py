@@ -52,7 +52,8 @@ async def judge(topics: InMemoryTopics, records: list[Record]) -> None:
 
 
 def sum_of(found: Balance) -> int:
-    counted = (found.accepted, found.redacted, found.rejected, found.in_review, found.to_revise, found.parked)
+    settled = (found.accepted, found.redacted, found.revised, found.rejected)
+    counted = (*settled, found.in_review, found.to_revise, found.parked)
     return sum(counted) + found.dead + found.waiting + found.lost
 
 
@@ -63,6 +64,7 @@ async def test_every_sample_is_counted_where_it_is(topics: InMemoryTopics) -> No
         "received": 6,
         "accepted": 1,
         "redacted": 1,
+        "revised": 0,
         "rejected": 1,
         "in_review": 1,
         "to_revise": 0,

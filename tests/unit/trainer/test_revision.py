@@ -6,28 +6,11 @@ from ctrainer.trainer.excision import Place
 from ctrainer.trainer.meaning import Fault
 from ctrainer.trainer.revision import MOST_CHARACTERS, MOST_ROUNDS, Draft, Outcome, Passage, Prompts, Rewriting, revise
 from ctrainer.trainer.revision_prompts import KEEP
+from tests.unit.trainer.scripted_reviser import Scripted
 
 PROMPTS = (Prompts("Say whom it insults.", "Make it civil."),)
 RUDE = "Listen, you fool: the parcel for Anna comes to Rome on Monday."
 CIVIL = "Listen, please: the parcel for Anna comes to Rome on Monday."
-
-
-class Scripted:
-    """A model that says what it was told to, one list for each call."""
-
-    name = "scripted"
-
-    def __init__(self, *said: Sequence[str | Rewriting], similarity: float = 0.9) -> None:
-        self.said = list(said)
-        self.similarity = similarity
-        self.asked: list[list[Draft]] = []
-
-    async def rewrite(self, drafts: Sequence[Draft]) -> list[Rewriting]:
-        self.asked.append(list(drafts))
-        return [one if isinstance(one, Rewriting) else Rewriting(one) for one in self.said.pop(0)]
-
-    async def similarities(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        return [self.similarity for _ in pairs]
 
 
 async def is_clean(texts: Sequence[tuple[int, str]]) -> list[bool]:

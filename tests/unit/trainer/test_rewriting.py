@@ -4,7 +4,7 @@ import torch
 from ctrainer.trainer.models import LanguageModel
 from ctrainer.trainer.revision import Draft, Prompts
 from ctrainer.trainer.revision_prompts import KEEP, bare_answer, critique_chat, instructions, revision_chat
-from ctrainer.trainer.rewriting import AT_ONCE, rewrite
+from ctrainer.trainer.rewriting import rewrite
 
 CIVIL = Prompts("Say whom it insults.", "Make it civil.")
 SAFE = Prompts("Say what is unsafe.", "Make it safe.")
@@ -27,10 +27,10 @@ def drafts(count: int) -> list[Draft]:
 
 
 def test_each_draft_has_one_rewriting_and_the_same_one_again(talkative: LanguageModel) -> None:
-    asked = drafts(AT_ONCE + 3)
-    first = rewrite(talkative, asked)
+    asked = drafts(3)
+    first = rewrite(talkative, asked, at_once=2)
     assert len(first) == len(asked)
-    assert rewrite(talkative, asked) == first
+    assert rewrite(talkative, asked, at_once=2) == first
     assert len({one.text for one in first}) > 1
 
 

@@ -1,0 +1,75 @@
+"""Which answers of a sample can be mended by rewriting them, and what is the sample with other words in them."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ctrainer.agents.compliance.conversation import Turn
+from ctrainer.agents.compliance.detectors.findings import Found
+from ctrainer.agents.compliance.judgement import Examination
+from ctrainer.agents.compliance.segments import CONTENT
+from ctrainer.agents.compliance.shape import ShapedSample
+from ctrainer.schemas.constitution import Action, Mode
+from ctrainer.trainer.excision import Place
+from ctrainer.trainer.revision import Passage, Prompts
+
+
+class Mendable(NamedTuple):
+    """An answer to rewrite: the index of its message, and what is wrong with it."""
+
+    turn: int
+    passage: Passage
+
+
+def mendable(examination: Examination) -> list[Mendable] | None:
+    """Return the answers that breach principles which ask for revision; None where rewriting answers cannot mend all.
+
+    What users, systems and tools said, and the arguments of a tool call, are facts that happened: nobody rewrites them.
+    """
+    messages = examination.sample.messages
+    by_turn: defaultdict[int, list[Found]] = defaultdict(list)
+    for found in filter(asks_for_revision, examination.findings):
+        if messages[found.message_index]["role"] != "assistant" or found.field != CONTENT:
+            return None
+        by_turn[found.message_index].append(found)
+    return [Mendable(turn, _passage(messages, turn, found)) for turn, found in sorted(by_turn.items())] or None
+
+
+def asks_for_revision(found: Found) -> bool:
+    """Return whether a finding breaches an enforced principle whose action is revision."""
+    principle = found.source.principle
+    return found.breaches and principle.mode is Mode.ENFORCE and principle.action is Action.REVISE
+
+
+def stays_a_breach(found: Found) -> bool:
+    """Return whether a finding breaches an enforced principle, and redaction does not remove it."""
+    principle = found.source.principle
+    return found.breaches and principle.mode is Mode.ENFORCE and principle.action is not Action.REDACT
+
+
+def reworded(sample: ShapedSample, texts: Mapping[int, str]) -> ShapedSample:
+    """Return a sample with other content in some turns; everything else is as it was, tool calls included."""
+    messages = [
+        Turn(
+            role=turn["role"],
+            content=texts.get(index, turn["content"]),
+            tool_calls=turn["tool_calls"],
+            tool_call_id=turn["tool_call_id"],
+            name=turn["name"],
+        )
+        for index, turn in enumerate(sample.messages)
+    ]
+    return sample._replace(messages=messages)
+
+
+def _passage(messages: Sequence[Turn], turn: int, found: Sequence[Found]) -> Passage:
+    """A finding of the whole answer leaves no place that could be left out."""
+    answer = messages[turn]["content"]
+    principles = {one.source.principle.id: one.source.principle for one in found}
+    covers_all = any(one.start == 0 and one.end >= len(answer) for one in found)
+    return Passage(
+        question=next((said["content"] for said in reversed(messages[:turn]) if said["role"] == "user"), ""),
+        answer=answer,
+        prompts=tuple(Prompts(one.critique, one.revision) for _, one in sorted(principles.items())),
+        places=() if covers_all else tuple(Place(one.start, one.end) for one in found),
+    )

@@ -1,0 +1,255 @@
+"""The revision stage: answers that breach a principle are rewritten until they pass all checks, or a person reads."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ctrainer.agents.compliance.judgement import Examination
+from ctrainer.agents.compliance.policy import Decision, PolicyResult
+from ctrainer.agents.compliance.shape import ShapedSample
+from ctrainer.agents.dead_letter import dead_letter
+from ctrainer.agents.events import event_record
+from ctrainer.agents.force import Judges, JudgesInForce
+from ctrainer.agents.mending import Mendable, mendable, reworded, stays_a_breach
+from ctrainer.agents.parked import origin, parked, shaped
+from ctrainer.agents.provisional import Provisional
+from ctrainer.agents.publication import Revised
+from ctrainer.agents.records import OutputRecord, Record, RecordBatch
+from ctrainer.agents.rejudging import PolicyOutageError
+from ctrainer.agents.revision_tally import RevisionTally
+from ctrainer.schemas.compliance import Verdict
+from ctrainer.schemas.errors import ContractError
+from ctrainer.schemas.revision import CollapseMeasure, RevisionHalted
+from ctrainer.schemas.samples import ParkedSample, SampleRevision, SlowLane
+from ctrainer.schemas.topics import CONSTITUTION_EVENTS
+from ctrainer.trainer.collapse import CollapseBounds, Lately
+from ctrainer.trainer.meaning import Fault
+from ctrainer.trainer.revision import Outcome, Reviser, revise
+
+STAGE = "revision"
+MOST_LOSSES = 3
+"""A sample over which the model died so often goes to a person."""
+
+
+class ReviserUnavailableError(ConnectionError):
+    """No model can be asked to rewrite: the stage waits where it is, and nothing is lost."""
+
+
+class ReviserLostError(ReviserUnavailableError):
+    """The model was lost over what it was asked."""
+
+
+class RevisionHaltedError(ConnectionError):
+    """The model has collapsed: the stage waits until its worker is started anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Hearing:
+    """A sample that breaches principles which ask for revision, and those who judge it."""
+
+    record: Record
+    sample: ParkedSample
+    judges: Judges
+    examination: Examination
+    decision: Decision
+
+    async def is_clean(self, texts: Mapping[int, str]) -> list[bool]:
+        """Return for each turn with other content whether it breaches nothing that cannot be redacted."""
+        found = self.judges.court.examine(reworded(self.examination.sample, texts)).findings
+        breached = {one.message_index for one in found if stays_a_breach(one)}
+        return [turn not in breached for turn in texts]
+
+    def to_person(self, faults: Sequence[str]) -> list[OutputRecord]:
+        """Return the outputs that leave the sample to a person."""
+        reasons = (*self.decision.result.reasons, *(f"{STAGE}:{fault}" for fault in faults))
+        result: PolicyResult = self.decision.result.model_copy(update={"verdict": Verdict.REVIEW, "reasons": reasons})
+        decision = Decision(result=result, decided_by=STAGE, policy_revision=self.decision.policy_revision)
+        return list(self.judges.publication.of(self.record, self.examination, decision, origin(self.sample)))
+
+    async def accepted(self, texts: Mapping[int, str], *, rounds: int, model: str | None) -> list[OutputRecord] | None:
+        """Return the outputs for the sample with other texts, or None where the policy does not accept it as a whole.
+
+        Raises:
+            PolicyOutageError: there is no policy to ask.
+        """
+        court, _, publication = self.judges
+        after, final = await _decided(self.judges, reworded(self.examination.sample, texts))
+        if final.result.verdict not in {Verdict.ACCEPT, Verdict.REDACT}:
+            return None
+        principles = self.decision.result.reasons
+        revision = SampleRevision(
+            principles=principles,
+            turns=tuple(texts),
+            rounds=rounds,
+            model=model,
+            original_digest=self.sample.content_digest,
+        )
+        result = final.result.model_copy(update={"verdict": Verdict.REVISED, "reasons": principles})
+        decision = Decision(result=result, decided_by=STAGE, policy_revision=final.policy_revision)
+        before = court.conclude(self.examination, self.decision)
+        return list(publication.revised(self.record, before, after, decision, Revised(origin(self.sample), revision)))
+
+
+@dataclass(slots=True)
+class _Losses:
+    """How often the model was lost over the record at one place."""
+
+    place: tuple[int, int] = (-1, -1)
+    times: int = 0
+
+    def another(self, record: Record) -> None:
+        place = (record.partition, record.offset)
+        self.times = self.times + 1 if place == self.place else 1
+        self.place = place
+
+    def of(self, record: Record) -> int:
+        return self.times if self.place == (record.partition, record.offset) else 0
+
+
+class Revision:
+    """The handler of `samples.slow-lane` for samples that wait for revision; the others are other stages' work.
+
+    With a deterministic model a pure function of the record, the constitution and the policy.
+    """
+
+    def __init__(
+        self,
+        *,
+        judges: JudgesInForce,
+        reviser: Reviser,
+        tally: RevisionTally | None = None,
+        collapse: CollapseBounds | None = None,
+    ) -> None:
+        self._judges = judges
+        self._reviser = reviser
+        self._tally = tally or RevisionTally()
+        self._collapse = collapse or CollapseBounds()
+        self._lately: dict[int, Provisional[Lately]] = {}
+        self._losses = _Losses()
+
+    async def __call__(self, batch: RecordBatch) -> Sequence[OutputRecord]:
+        """Return the outcome for each sample that waits for revision, in order.
+
+        Raises:
+            ReviserUnavailableError: there is no model to ask.
+            PolicyOutageError: there is no policy to ask.
+            RevisionHaltedError: the model has collapsed.
+        """
+        state = self._lately.setdefault(batch.partition, Provisional(Lately()))
+        lately = state.before(batch.records[0].offset)
+        outputs: list[OutputRecord] = []
+        waiting = [(record, sample) for record in batch.records if (sample := _waiting(record, outputs)) is not None]
+        if waiting and self._collapsed(lately) is not None:
+            raise RevisionHaltedError(f"revision of partition {batch.partition} is halted: the model has collapsed")
+        for record, sample in waiting:
+            handled, seen = await self._handle(record, sample)
+            # What comes after a collapse in the same batch is still finished: a batch is committed as a whole.
+            halts = self._collapsed(lately) is None
+            lately = lately.after(drafts=seen.drafts, accepted=seen.accepted)
+            outputs += handled
+            if halts and (measure := self._collapsed(lately)) is not None:
+                outputs.append(self._halted(record, lately, measure))
+        self._tally.lately[batch.partition] = lately
+        state.propose(lately, next_offset=batch.records[-1].offset + 1)
+        return outputs
+
+    async def _handle(self, record: Record, sample: ParkedSample) -> tuple[list[OutputRecord], Lately]:
+        """Return the outcome of one sample, and what was seen of the model meanwhile."""
+        judges = self._judges()
+        examination, decision = await _decided(judges, shaped(sample))
+        if decision.result.verdict is not Verdict.REVISE:
+            # Another constitution is in force by now: its word holds.
+            return list(judges.publication.of(record, examination, decision, origin(sample))), Lately()
+        hearing = _Hearing(record=record, sample=sample, judges=judges, examination=examination, decision=decision)
+        work = mendable(examination)
+        if work is None or self._losses.of(record) >= MOST_LOSSES:
+            self._tally.samples["review"] += 1
+            return hearing.to_person(["not-in-an-answer" if work is None else "model-lost"]), Lately()
+        outcomes = await self._outcomes(hearing, work)
+        outputs = await self._concluded(hearing, work, outcomes)
+        return outputs, _seen(work, outcomes)
+
+    async def _outcomes(self, hearing: _Hearing, work: Sequence[Mendable]) -> list[Outcome]:
+        async def is_clean(texts: Sequence[tuple[int, str]]) -> list[bool]:
+            return await hearing.is_clean({work[number].turn: text for number, text in texts})
+
+        try:
+            outcomes = await revise([one.passage for one in work], reviser=self._reviser, is_clean=is_clean)
+        except ReviserLostError:
+            self._losses.another(hearing.record)
+            raise
+        for outcome in outcomes:
+            self._tally.note(outcome)
+        return outcomes
+
+    async def _concluded(
+        self, hearing: _Hearing, work: Sequence[Mendable], outcomes: Sequence[Outcome]
+    ) -> list[OutputRecord]:
+        """Return the outputs for a sample after the rounds: all its answers were mended, or a person reads it."""
+        faults = {fault.value for outcome in outcomes if outcome.revised is None for fault in outcome.faults}
+        if not faults:
+            texts = {one.turn: outcome.revised or "" for one, outcome in zip(work, outcomes, strict=True)}
+            by_model = any(outcome.by_model for outcome in outcomes)
+            outputs = await hearing.accepted(
+                texts,
+                rounds=max(outcome.rounds for outcome in outcomes),
+                model=self._reviser.name if by_model else None,
+            )
+            if outputs is not None:
+                self._tally.samples["revised"] += 1
+                return outputs
+        self._tally.samples["review"] += 1
+        return hearing.to_person(sorted(faults) or [Fault.VIOLATION.value])
+
+    def _collapsed(self, lately: Lately) -> CollapseMeasure | None:
+        if lately.refuses_too_much(self._collapse):
+            return CollapseMeasure.REFUSALS
+        return CollapseMeasure.DIVERSITY if lately.says_the_same(self._collapse) else None
+
+    def _halted(self, record: Record, lately: Lately, measure: CollapseMeasure) -> OutputRecord:
+        """Return the event that says that the model has collapsed over this record."""
+        meters = lately.refusals() if measure is CollapseMeasure.REFUSALS else lately.diversity()
+        reference = self._judges().court.reference
+        data = RevisionHalted(
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            model=self._reviser.name,
+            measure=measure,
+            before=meters.before,
+            after=meters.after,
+            constitution=reference,
+        )
+        self._tally.halted[record.partition] = data
+        key = f"{record.topic}/{record.partition}"
+        return event_record(topic=CONSTITUTION_EVENTS, key=key, data=data, cause=record, constitution=reference)
+
+
+def _waiting(record: Record, outputs: list[OutputRecord]) -> ParkedSample | None:
+    """Return the sample of a record if it waits for revision; what cannot be read becomes a dead letter."""
+    try:
+        return parked(record, SlowLane.REVISION)
+    except ContractError as error:
+        outputs.append(dead_letter(record, stage=STAGE, reason=error.reason, message=str(error)))
+        return None
+
+
+async def _decided(judges: Judges, sample: ShapedSample) -> tuple[Examination, Decision]:
+    """Return what was seen in a sample, and the decision on it.
+
+    Raises:
+        PolicyOutageError: no policy layer answers, or no guard model.
+    """
+    court = judges.court
+    ((examination, decision),) = await court.decide(judges.verdicts, [court.examine(sample)])
+    if decision.result.verdict is Verdict.PARK:
+        raise PolicyOutageError(f"{decision.result.reasons[0]}: waiting")
+    return examination, decision
+
+
+def _seen(work: Sequence[Mendable], outcomes: Sequence[Outcome]) -> Lately:
+    """Return what a model wrote last of each answer, and what was accepted."""
+    both = [(one.passage.answer, outcome) for one, outcome in zip(work, outcomes, strict=True)]
+    return Lately(
+        drafts=tuple((answer, one.attempts[-1].text) for answer, one in both if one.attempts and one.by_model),
+        accepted=tuple((answer, one.revised) for answer, one in both if one.revised is not None),
+    )
