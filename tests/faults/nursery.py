@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ def _live(connection: socket.socket, request: dict[str, Any], streams: list[int]
     code = kinds[request["kind"]]()
     sys.stdout.flush()
     sys.stderr.flush()
-    connection.send(bytes([code]))
+    with suppress(BrokenPipeError):
+        connection.send(bytes([code]))
     os._exit(code)
 
 
