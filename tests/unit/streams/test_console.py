@@ -1,29 +1,37 @@
-import doctest
+import json
 
 import pytest
 
-from ctrainer.streams import console
-from ctrainer.streams.console import print_rows
+from ctrainer.streams.console import Reporter, print_rows
+
+ROWS: list[dict[str, object]] = [{"session": "a", "step": 1}, {"session": "b", "step": None}]
 
 
-def test_documented_examples_hold() -> None:
-    assert doctest.testmod(console).failed == 0
+def test_rows_for_machines_are_one_json_object_per_line(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    print_rows("sessions", ROWS, as_json=True)
+    assert [json.loads(line) for line in capsysbinary.readouterr().out.splitlines()] == ROWS
 
 
-@pytest.mark.parametrize(
-    "text", ["[/]", "[bold red]loud[/bold red]", "[link=file:///etc]x", "\x1b[2J\x1b]0;owned\x07", "\u202e"]
-)
-def test_what_a_sample_says_is_shown_as_it_is_and_commands_nothing(
-    text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    print_rows("in review", [{"sample": "1", "text": text}], as_json=False)
-    shown = capsys.readouterr().out
-    assert console.visible(text) in shown
-    assert "\x1b]" not in shown
-    assert "\u202e" not in shown
+def test_rows_for_people_are_a_table_with_a_title(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows("sessions", ROWS, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == "sessions"
+    assert any("session" in line and "step" in line for line in lines)
+    assert any("b" in line and "None" in line for line in lines)
 
 
-def test_an_id_stays_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    long_id = "2a7f6c9d-0bf8-5541-8b08-97d19a21dc51"
-    print_rows("in review", [{"sample": long_id, **dict.fromkeys("abcdef", "words " * 20)}], as_json=False)
-    assert long_id in capsys.readouterr().out
+@pytest.mark.parametrize("as_json", [True, False])
+def test_no_rows_are_no_error(capsys: pytest.CaptureFixture[str], *, as_json: bool) -> None:
+    print_rows("sessions", [], as_json=as_json)
+    assert ("nothing" in capsys.readouterr().out) is not as_json
+
+
+def test_a_report_leaves_standard_output_to_data(capsys: pytest.CaptureFixture[str]) -> None:
+    with Reporter() as reporter:
+        reporter.say("judging")
+        reporter.progress("judged", 3, 5)
+        reporter.progress("judged", 5, 5)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "judging" in printed.err
+    assert "5/5" in printed.err
