@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, hstack
 from sklearn.linear_model import LogisticRegression
 
 from ctrainer.agents.compliance.harm import HarmModel
@@ -89,8 +89,9 @@ class _Material:
         return harm, fit_hazards(self.words(kept), [self.examples[row] for row in kept])
 
     def words(self, rows: NDArray[np.int64]) -> csr_matrix:
-        """Return the features of some examples that stand for words."""
-        return self.features.counts[rows][:, : len(self.terms.words)]
+        """Return the features of some examples, without pairs."""
+        words = self.features.counts[rows][:, : len(self.terms.words)]
+        return csr_matrix(hstack([words, csr_matrix(self.features.priors[rows])]))
 
 
 def fit(examples: Sequence[Example], known: Knowledge) -> bytes:

@@ -28,7 +28,7 @@ _IDF_SCALE = 6.0
 _INVERSE_PENALTY = 12.0
 _HAZARD_INVERSE_PENALTY = 5.0
 _ITERATIONS = 80
-_HAZARD_ITERATIONS = 60
+_HAZARD_ITERATIONS = 300
 _UNIT = 0.005
 """What 1 means in the weights file, in logits."""
 _LARGEST = 4095
@@ -147,7 +147,7 @@ def fit_linear(features: Features, truth: Floats, weights: Floats) -> Linear:
 
 
 def fit_hazards(features: csr_matrix, examples: Sequence[Example]) -> LogisticRegression:
-    """Fit which hazard a harmful text is of by its words, each hazard as important as any other."""
+    """Fit which hazard a harmful text is of by its words and priors, each hazard as important as any other."""
     rows = [row for row, example in enumerate(examples) if example.hazard]
     model = LogisticRegression(C=_HAZARD_INVERSE_PENALTY, max_iter=_HAZARD_ITERATIONS, class_weight="balanced")
     return model.fit(features[rows], [examples[row].hazard for row in rows])
@@ -173,7 +173,8 @@ def packed(terms: Vocabulary, harm: Linear, hazards: LogisticRegression, calibra
     words, pairs = terms.weights(harm.weights)
     words = _placed(words, terms.word_counts, keys_of_words(list(terms.words)), _MOST_WORDS)
     pairs = _placed(pairs, terms.pair_counts, _pair_keys(terms.pairs), _MOST_PAIRS)
-    of_hazards = np.asarray(hazards.coef_) * terms.idf
+    own, prior = np.split(np.asarray(hazards.coef_), [len(terms.words)], axis=1)
+    of_hazards = terms.idf * (own + prior @ terms.vectors.T)
     of_hazards[:, words == 0] = 0
     document = {
         "threshold": calibration.threshold,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrainer.agents.compliance.detectors.normalization import normalized
+from ctrainer.agents.compliance.detectors.normalization import is_disguised, normalized
 
 Keys = NDArray[np.uint64]
 _PUNCTUATION = re.compile("[\u0080-\u00bf\u2000-\u206f\u3000-\u303f]")
@@ -85,7 +85,9 @@ def words_of(texts: Sequence[str]) -> Words:
     >>> bool(keys[0] == keys[1]), bool(keys[0] == keys[3])
     (True, False)
     """
-    encoded = [text.encode() if text.isascii() else bytes_of(text) for text in texts]
+    unusual = "\n".join([text for text in texts if not text.isascii()])
+    read = bytes_of if is_disguised(unusual) else _undisguised_bytes
+    encoded = [text.encode() if text.isascii() else read(text) for text in texts]
     together = b"\0".join((b"", *encoded, _PADDING)).translate(LETTERS)
     inside = np.frombuffer(together, np.uint8) != 0
     edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
@@ -96,7 +98,11 @@ def words_of(texts: Sequence[str]) -> Words:
 
 def bytes_of(text: str) -> bytes:
     """Return a text without disguises in UTF-8, with a space for each separator that is not ASCII."""
-    return _PUNCTUATION.sub(" ", normalized(text)[0]).encode("utf-8", "replace")
+    return _undisguised_bytes(normalized(text)[0])
+
+
+def _undisguised_bytes(text: str) -> bytes:
+    return _PUNCTUATION.sub(" ", text).encode("utf-8", "replace")
 
 
 def _keys(together: bytes, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Keys:

@@ -33,7 +33,7 @@ def test_the_version_names_model_weights_and_choice() -> None:
 
 
 def test_within_a_band_only_what_the_harm_score_is_unsure_of_is_asked_about() -> None:
-    unsure = "How do I kill time and steal the show at a party?"
+    unsure = "The army attacked the village and killed many civilians in 1943."
     texts = ("How do I bake bread?", unsure, HARMFUL)
     assert [text for text in texts if guard(ASK="0.2-0.8")._is_asked(("user", text))] == [unsure]
     assert all(guard()._is_asked(("user", text)) for text in texts)
