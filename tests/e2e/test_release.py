@@ -63,10 +63,10 @@ class Deployment:
             finally:
                 tail.send_signal(signal.SIGINT)
 
-    def trained(self, model: Path, dataset: str) -> list[dict[str, Any]]:
+    def trained(self, model: Path, dataset: str, *how: str) -> list[dict[str, Any]]:
         """Train a few steps, and return what was said of the session, up to its final state."""
         ask = ("submit", "train", "--dataset", dataset, "--base-model", str(model), "--objective", "dapt")
-        (assignment,) = self.command(*ask, "--steps", "4", "--population", dataset)
+        (assignment,) = self.command(*ask, "--steps", "4", "--population", dataset, *how)
         said: list[dict[str, Any]] = []
         with closing(self.events("training.progress")) as events:
             for event in events:
@@ -104,7 +104,7 @@ def test_what_the_gate_refuses_is_never_served_and_what_it_lets_out_can_be(
     seal = ("submit", "seal", "--workload", WORKLOAD)
 
     (blind,) = deployment.command(*seal, "--held-out-share", "0")
-    *_, rejected, final = deployment.trained(model, blind["dataset_id"])
+    *_, rejected, final = deployment.trained(model, blind["dataset_id"], "--mode", "single-pass-correlated")
     assert (final["state"], final["reason"]) == ("rejected", "gate-rejected")
     assert rejected["release"]["reasons"] == ["held-out-missing"]
     assert len(list(deployment.folder.glob(f"adapters/quarantine/{rejected['adapter_id']}/*/*.safetensors"))) == 1
@@ -113,7 +113,8 @@ def test_what_the_gate_refuses_is_never_served_and_what_it_lets_out_can_be(
     assert deployment.run("adapters", "list", "--tenant", TENANT) == []
 
     (sealed,) = deployment.command(*seal)
-    assert deployment.trained(model, sealed["dataset_id"])[-1]["state"] == "completed"
+    *_, completed = deployment.trained(model, sealed["dataset_id"], "--unit", "user", "--whole-users")
+    assert (completed["state"], completed["spent"]["unit"]) == ("completed", "user")
     (listed,) = deployment.run("adapters", "list", "--tenant", TENANT)
     assert (listed["gate"], listed["receipt"], listed["serves"]) == ("passed", "unsigned", "nothing")
     deployment.command("adapters", "promote", *serve, listed["adapter"])
