@@ -34,14 +34,16 @@ from ctrainer.schemas.training import (
     TrainAdapter,
     TrainingAssignment,
 )
+from ctrainer.streams.adapter_files import beside
 from ctrainer.streams.child_process import ChildProcess
 from ctrainer.streams.command_submitter import CommandSubmitter
 from ctrainer.streams.demo_result import DemoResult, count_outcomes
 from ctrainer.streams.embedded.ports import free_port
 from ctrainer.streams.event_watch import EventWatch, watch
 from ctrainer.streams.kafka_security import client_security
-from ctrainer.streams.keyring import SigningKey, create_key, read_signing_key
+from ctrainer.streams.keyring import SigningKey, create_key, read_keyring, read_signing_key
 from ctrainer.streams.readiness_probe import wait_until_ready
+from ctrainer.streams.receipt_verification import ReceiptVerifier, verify_adapter
 from ctrainer.streams.sample_producer import produce_file
 from ctrainer.streams.settings import Settings
 from ctrainer.streams.topic_administration import TopicAdministration
@@ -101,7 +103,9 @@ class Demo:
         assignment, final = await self._train(key, manifest)
         published = await self._published(assignment.session_id)
         samples = count_outcomes(outcomes.values(), sent=sent, duplicates=manifest.counts.duplicates)
-        return DemoResult.build(samples=samples, final=final, adapter=published)
+        self.report.say("verifying the adapter's receipt, from files and keys alone")
+        signer = verified_signer(Path(published.path), keyring=self.folder / "keys" / "keyring.json")
+        return DemoResult.build(samples=samples, final=final, adapter=published, signed_by=signer)
 
     async def _judge(self) -> tuple[int, Mapping[str, str]]:
         """Send the samples; return how many went in and the outcome of each by its source reference."""
@@ -246,6 +250,17 @@ def demo_key(folder: Path) -> SigningKey:
     if not path.exists():
         create_key(folder=path.parent, keyring=path.parent / "keyring.json", key_id=KEY_ID, tenants=(TENANT,))
     return read_signing_key(path)
+
+
+def verified_signer(adapter: Path, *, keyring: Path) -> str:
+    """Return who signed the receipt of an adapter, once it holds.
+
+    Raises:
+        ReceiptError: it does not, or the adapter's files are not those that it names.
+    """
+    read = ReceiptVerifier(requesters=read_keyring(keyring)).read(beside(adapter, "receipt"))
+    verify_adapter(read, adapter)
+    return read.signer or "nobody"
 
 
 def outcome_of(record: Record, starts: Mapping[int, int]) -> dict[str, str]:

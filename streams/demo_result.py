@@ -44,11 +44,12 @@ class SessionSummary(Message):
 
 
 class AdapterSummary(Message):
-    """Where the adapter and its receipt are, and the digest over its files."""
+    """Where the adapter and its receipt are, the digest over its files, and whose signature on them was verified."""
 
     path: str
     digest: str
     receipt: str
+    signed_by: str
 
 
 class Perplexity(Message):
@@ -67,7 +68,9 @@ class DemoResult(Message):
     perplexity: Perplexity
 
     @classmethod
-    def build(cls, *, samples: SampleCounts, final: SessionAdvanced, adapter: AdapterPublished) -> "DemoResult":
+    def build(
+        cls, *, samples: SampleCounts, final: SessionAdvanced, adapter: AdapterPublished, signed_by: str
+    ) -> "DemoResult":
         """Put the result together from the last events and the evaluation beside the adapter."""
         guarantee = adapter.guarantee
         if isinstance(guarantee, NoGuarantee):
@@ -84,7 +87,10 @@ class DemoResult(Message):
                 adjacency=guarantee.adjacency.value,
             ),
             adapter=AdapterSummary(
-                path=adapter.path, digest=adapter.digest, receipt=str(beside(Path(adapter.path), "receipt"))
+                path=adapter.path,
+                digest=adapter.digest,
+                receipt=str(beside(Path(adapter.path), "receipt")),
+                signed_by=signed_by,
             ),
             perplexity=read_perplexity(Path(adapter.path)),
         )

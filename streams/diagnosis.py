@@ -22,7 +22,7 @@ from ctrainer.schemas.topics import TRAINING_ASSIGNMENTS, TRAINING_PROGRESS
 from ctrainer.streams.active_constitution import read_constitution
 from ctrainer.streams.guard.guards import connect_guard, guard_model, guard_of
 from ctrainer.streams.kafka_security import client_security
-from ctrainer.streams.keyring import read_keyring
+from ctrainer.streams.keyring import read_keyring, read_signing_key
 from ctrainer.streams.location import locate
 from ctrainer.streams.policy.engines import connect
 from ctrainer.streams.policy.opa import OpaEngine
@@ -63,6 +63,7 @@ async def diagnose(settings: Settings) -> list[Finding]:
         await _guard(settings),
         _requesters(settings),
         await _sessions(settings),
+        _receipts(settings),
         _unsafe(settings),
         _accelerator(),
         _disk(settings),
@@ -193,6 +194,17 @@ async def longest_wait(reader: Topics, *, now_ms: int) -> float:
             since[(record.key or b"").decode("utf-8", "replace")] = record.timestamp
     waits = [now_ms - since[name] for name, session in sessions.by_id.items() if session.waits_for_trainer]
     return max(waits, default=0) / 1_000
+
+
+def _receipts(settings: Settings) -> Finding:
+    if settings.receipt_key is None:
+        detail = "no CTRAINER_RECEIPT_KEY: trainers leave receipts unsigned; `ctrainer keys create` makes a key"
+        return Finding(check="receipts", health=Health.WARNING, detail=detail)
+    try:
+        key = read_signing_key(settings.receipt_key)
+    except ConstitutionalTrainerError as error:
+        return Finding(check="receipts", health=Health.BAD, detail=str(error))
+    return Finding(check="receipts", health=Health.GOOD, detail=f"signed by key {key.key_id}")
 
 
 def _unsafe(settings: Settings) -> Finding:

@@ -68,7 +68,8 @@ def show(result: DemoResult, bootstrap_servers: str) -> None:
         ("privacy spent", f"{spent}, unit {session.unit}, adjacency {session.adjacency}"),
         ("adapter", f"{result.adapter.path} ({result.adapter.digest})"),
         ("perplexity on held-out samples", f"base {perplexity.base:.2f}, adapted {perplexity.adapted:.2f}"),
-        ("its receipt", f"ctrainer receipt verify {result.adapter.receipt} --adapter {result.adapter.path}"),
+        ("its receipt", f"signed by {result.adapter.signed_by}, verified offline"),
+        ("verify it", f"ctrainer receipt verify {result.adapter.receipt} --adapter {result.adapter.path}"),
         ("look next", "ctrainer tail compliance.events; ctrainer tail audit.events; ctrainer sessions"),
         ("Kafka", f"{bootstrap_servers} (ctrainer services down stops it)"),
     ]

@@ -96,6 +96,7 @@ async def test_the_demo_takes_samples_to_a_private_adapter_and_balances(
     assert (session["status"], session["steps"]) == ("completed", 12)
     assert 0 < float(str(session["epsilon"])) <= 0.95 * 8
     assert (session["unit"], session["adjacency"]) == ("record", "add-remove")
+    assert adapter["signed_by"] == "demo"
     assert adapter["digest"] == folder_digest(Path(str(adapter["path"])))
     assert_loads_with_plain_peft(Path(str(adapter["path"])), tiny_model)
     assert float(str(result["perplexity"]["base"])) > 1

@@ -47,6 +47,7 @@ def test_plain_lora_is_covered() -> None:
         pytest.param({"modules_to_save": ["lm_head"]}, "lm_head", id="modules to save"),
         pytest.param({"modules_to_save": ["embed_tokens"]}, "embed_tokens", id="saved embeddings"),
         pytest.param({"target_modules": ["embed_tokens"]}, "Embedding.*not covered", id="embeddings"),
+        pytest.param({"target_parameters": ["mlp.up_proj.weight"]}, "not covered", id="parameters"),
         pytest.param({"trainable_token_indices": [1, 2]}, "embed_tokens.*not covered", id="single tokens"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from torch import Tensor
 
 from ctrainer.schemas.privacy import PrivacyMode, PrivacyUnit
@@ -490,3 +491,21 @@ def test_a_session_draws_whole_users_and_saves_what_it_learns(session: Session) 
     of_user = [{drawn[session.rows[index].token_ids] for index in user.examples} for user in users]
     assert all(len(counts) == 1 for counts in of_user)
     assert drawn
+
+
+def test_what_was_trained_is_what_plain_peft_loads_generates_with_and_merges(
+    session: Session, tiny_folder: Path, tmp_path: Path
+) -> None:
+    assert session.run(plan_of(steps=4, rate=0.2)).end is TrainingEnd.COMPLETED
+    session.model.save_pretrained(tmp_path / "adapter")
+    base = load_model(str(tiny_folder), cache_folder=tmp_path).model
+    loaded = PeftModel.from_pretrained(base, tmp_path / "adapter")
+    tokens = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
+    expected = session.model(tokens).logits
+    assert not torch.equal(load_model(str(tiny_folder), cache_folder=tmp_path).model(tokens).logits, expected)
+    assert torch.equal(loaded(tokens).logits, expected)
+    said = session.model.generate(input_ids=tokens, max_new_tokens=8, do_sample=False)
+    assert torch.equal(loaded.generate(input_ids=tokens, max_new_tokens=8, do_sample=False), said)
+    merged = loaded.merge_and_unload()
+    assert torch.equal(merged(tokens).logits, session.model.merge_and_unload()(tokens).logits)
+    assert torch.allclose(merged(tokens).logits, expected, atol=1e-5)
