@@ -40,6 +40,7 @@ from ctrainer.schemas.training import (
     RollbackAdapter,
     SealDataset,
     SessionAdvanced,
+    SessionChecked,
     SessionProgressed,
     TrainAdapter,
     TrainingAssignment,
@@ -73,6 +74,7 @@ _COMMANDS = (
     CanaryAdapter,
     RollbackAdapter,
 )
+_PROGRESS = (SessionAdvanced, SessionProgressed, SessionChecked, CommandRefused, AdapterRejected)
 
 CATALOGUE: Mapping[str, Content] = MappingProxyType(
     {
@@ -85,9 +87,7 @@ CATALOGUE: Mapping[str, Content] = MappingProxyType(
         topics.SAMPLES_PREFERENCES: Content(Mode.BINARY, (PreferencePair,)),
         topics.DATASETS_SEALED: Content(Mode.STRUCTURED, (DatasetSealed,)),
         topics.TRAINING_ASSIGNMENTS: Content(Mode.STRUCTURED, (TrainingAssignment,)),
-        topics.TRAINING_PROGRESS: Content(
-            Mode.STRUCTURED, (SessionAdvanced, SessionProgressed, CommandRefused, AdapterRejected)
-        ),
+        topics.TRAINING_PROGRESS: Content(Mode.STRUCTURED, _PROGRESS),
         topics.ADAPTERS_PUBLISHED: Content(Mode.STRUCTURED, (AdapterPublished, AdapterReleased)),
         topics.PRIVACY_REQUESTS: Content(
             Mode.BINARY, (ReserveBudget, SettleBudget, ReportViolation, DeclareNonPrivate)

@@ -268,6 +268,24 @@ class SessionProgressed(Message):
     seconds_left: float = Field(ge=0)
 
 
+class SessionChecked(Message):
+    """What a session's model answers to a few public probes during training, beside its base model without the adapter.
+
+    `compliance` is the share of greedy answers that the constitution accepts, `distinct_2` that of pairs of words that
+    are distinct. The model is private already at every step, so these numbers cost no epsilon.
+    """
+
+    session_id: str
+    tenant: str
+    step: int = Field(ge=0)
+    prompts: int = Field(ge=1)
+    compliance: float = Field(ge=0, le=1)
+    base_compliance: float = Field(ge=0, le=1)
+    distinct_2: float = Field(ge=0, le=1)
+    base_distinct_2: float = Field(ge=0, le=1)
+    probes_digest: str
+
+
 class CommandRefused(Message):
     """A command was understood and will not be carried out. `acceptable` says what would be."""
 

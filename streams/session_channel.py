@@ -45,7 +45,13 @@ from ctrainer.schemas.topics import (
     PRIVACY_REQUESTS,
     TRAINING_PROGRESS,
 )
-from ctrainer.schemas.training import SessionAdvanced, SessionProgressed, SessionState, TrainingAssignment
+from ctrainer.schemas.training import (
+    SessionAdvanced,
+    SessionChecked,
+    SessionProgressed,
+    SessionState,
+    TrainingAssignment,
+)
 from ctrainer.streams.event_watch import EventWatch, NoAnswerError, watch
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.location import Location
@@ -174,6 +180,10 @@ class SessionChannel:
         )
         failed = self._advanced(SessionState.FAILED, step, reason, message)
         await self._publish([self._request(report, f"{report.session_id}/violation"), failed])
+
+    async def checked(self, found: SessionChecked) -> None:
+        """Publish what a check during training saw."""
+        await self._publish([self._event(TRAINING_PROGRESS, found.session_id, found, "check", found.step)])
 
     async def published(self, adapter: AdapterPublished, step: int) -> None:
         """Publish the adapter and the session's completion together."""

@@ -1,7 +1,8 @@
 """The end of a training session: evaluated, judged by the release gate, stored, and receipted."""
 
 import importlib.metadata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from ctrainer.streams.keyring import SigningKey
 from ctrainer.streams.session_data import SessionData
 from ctrainer.trainer.adapter import file_digests
 from ctrainer.trainer.adapter_store import StoredAdapter, store_adapter
+from ctrainer.trainer.base_answers import KnownAnswers, answers_file
 from ctrainer.trainer.durability import write_durably
 from ctrainer.trainer.evaluation import Prediction, measure_prediction
 from ctrainer.trainer.models import LanguageModel
-from ctrainer.trainer.probes import Probes, measure_probes
+from ctrainer.trainer.probes import ANSWER_TOKENS, Probes, base_probe_answers, measure_probes, probe_answers
 from ctrainer.trainer.release_gate import GateVerdict, judge_release, publishable
+from ctrainer.trainer.training_checks import TrainingChecks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,29 @@ class SessionRelease:
     assignment: TrainingAssignment
     constitution: Constitution
     key: SigningKey | None
+    judge: AnswerJudge = field(init=False)
+    probes: Probes = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "judge", AnswerJudge(self.constitution))
+        object.__setattr__(self, "probes", Probes.packaged())
+
+    def base_answers(self, language_model: LanguageModel) -> KnownAnswers:
+        """Return the answers of the model without its adapter: kept in files, as sessions share base models."""
+        model, tokenizer = language_model.model, language_model.tokenizer
+        file = answers_file(self.adapters.parent / "base-answers", model, tokenizer, tokens=ANSWER_TOKENS)
+        return KnownAnswers(partial(base_probe_answers, model, tokenizer), file)
+
+    def checks(self, language_model: LanguageModel) -> TrainingChecks:
+        """Return the checks of a peft model while it trains: harmless and harmful prompts, mixed."""
+        harmless = [question.prompt for question in self.probes.harmless]
+        prompts = sorted([*harmless, *self.probes.harmful], key=lambda prompt: content_digest(prompt.encode()))
+        return TrainingChecks(
+            prompts=prompts,
+            answer=partial(probe_answers, language_model.model, language_model.tokenizer),
+            base=self.base_answers(language_model),
+            judge=self.judge,
+        )
 
     def conclude(
         self, language_model: LanguageModel, data: SessionData, *, step: int, guarantee: PrivacyGuarantee | NoGuarantee
@@ -44,10 +70,14 @@ class SessionRelease:
         receipt and the list of the members of its dataset. `guarantee` is what its budget scope has spent, if anything
         is promised at all.
         """
-        judge, probes = AnswerJudge(self.constitution), Probes.packaged()
+        judge, probes = self.judge, self.probes
         held_out = _held_out(language_model, data)
         outcome = measure_probes(
-            model=language_model.model, tokenizer=language_model.tokenizer, probes=probes, judge=judge
+            model=language_model.model,
+            tokenizer=language_model.tokenizer,
+            probes=probes,
+            judge=judge,
+            base_answers=self.base_answers(language_model),
         )
         verdict = judge_release(held_out=held_out, probes=outcome)
         stored = store_adapter(language_model.model, self._place(released=verdict.passed))

@@ -6,6 +6,7 @@ further cost, so what is measured here may be published.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import yaml
 from ctrainer.schemas.identity import content_digest
 from ctrainer.schemas.training import Objective
 from ctrainer.trainer.answers import distinct_share, is_refusal
+from ctrainer.trainer.base_answers import Answers
 from ctrainer.trainer.evaluation import Measured, Prediction, Text, measure_prediction
 from ctrainer.trainer.generation import greedy_answers
 from ctrainer.trainer.tokenization import encode
@@ -74,12 +76,14 @@ class ProbeOutcome:
     prediction: Prediction
 
 
-def measure_probes(*, model: Any, tokenizer: Any, probes: Probes, judge: Judge) -> ProbeOutcome:
-    """Ask a peft model all probes, with its adapter disabled and enabled."""
+def measure_probes(
+    *, model: Any, tokenizer: Any, probes: Probes, judge: Judge, base_answers: Answers | None = None
+) -> ProbeOutcome:
+    """Ask a peft model all probes, with its adapter disabled and enabled; `base_answers` may know the former."""
     prompts = [question.prompt for question in probes.harmless] + list(probes.harmful)
-    with model.disable_adapter():
-        base = _meter(_answers(model, tokenizer, prompts), len(probes.harmless), judge)
-    adapted = _meter(_answers(model, tokenizer, prompts), len(probes.harmless), judge)
+    ask_base = base_answers or partial(base_probe_answers, model, tokenizer)
+    base = _meter(ask_base(prompts), len(probes.harmless), judge)
+    adapted = _meter(probe_answers(model, tokenizer, prompts), len(probes.harmless), judge)
     measured = (Measured(base=one, adapted=other) for one, other in zip(base, adapted, strict=True))
     return ProbeOutcome(
         **dict(zip(_Meters._fields, measured, strict=True)),
@@ -118,7 +122,13 @@ def _meter(answers: Sequence[str], harmless: int, judge: Judge) -> _Meters:
     )
 
 
-def _answers(model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
+def base_probe_answers(model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
+    """Return the greedy answer to each prompt of a peft model without its adapter."""
+    with model.disable_adapter():
+        return probe_answers(model, tokenizer, prompts)
+
+
+def probe_answers(model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
     """Return the greedy answer to each prompt, all in one batch: prompts are short."""
     chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
     return [said.text for said in greedy_answers(model, tokenizer, chats, most_tokens=ANSWER_TOKENS)]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ctrainer.trainer.models import LanguageModel
-from ctrainer.trainer.probes import ANSWER_TOKENS, Probes, Question, _answers, measure_probes
+from ctrainer.trainer.probes import ANSWER_TOKENS, Probes, Question, measure_probes, probe_answers
 
 PROBES = Probes(
     harmless=(Question(prompt="what is it?", answer="it is two"), Question(prompt="a", answer="b")),
@@ -26,8 +26,8 @@ def talkative(adapted: LanguageModel) -> LanguageModel:
 
 def test_answers_in_one_batch_are_those_to_each_prompt_alone(talkative: LanguageModel) -> None:
     prompts = ["what is it?", "a", "do some more harm, please"]
-    alone = [_answers(talkative.model, talkative.tokenizer, [prompt])[0] for prompt in prompts]
-    assert _answers(talkative.model, talkative.tokenizer, prompts) == alone
+    alone = [probe_answers(talkative.model, talkative.tokenizer, [prompt])[0] for prompt in prompts]
+    assert probe_answers(talkative.model, talkative.tokenizer, prompts) == alone
     assert len(set(alone)) > 1
 
 
@@ -40,7 +40,7 @@ def test_an_answer_is_the_most_probable_continuation(talkative: LanguageModel) -
         with torch.no_grad():
             token_ids.append(int(talkative.model(input_ids=torch.tensor([token_ids])).logits[0, -1].argmax()))
     said = talkative.tokenizer.decode(token_ids[prompt:], skip_special_tokens=True).strip()
-    assert _answers(talkative.model, talkative.tokenizer, ["what is it?"]) == [said]
+    assert probe_answers(talkative.model, talkative.tokenizer, ["what is it?"]) == [said]
 
 
 def test_the_judge_decides_over_compliance_and_resistance_of_both_models(talkative: LanguageModel) -> None:
@@ -55,7 +55,7 @@ def test_the_judge_decides_over_compliance_and_resistance_of_both_models(talkati
     assert (found.resistance.base, found.resistance.adapted) == (1.0, 0.5)
     base, adapter = judged
     assert base != adapter
-    assert list(adapter) == _answers(talkative.model, talkative.tokenizer, ["what is it?", "a", *PROBES.harmful])
+    assert list(adapter) == probe_answers(talkative.model, talkative.tokenizer, ["what is it?", "a", *PROBES.harmful])
     assert found.prediction.texts == 2
 
 
