@@ -20,6 +20,7 @@ from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.location import Location, locate
 from ctrainer.streams.logs import configure_logs
 from ctrainer.streams.partitioning import partition_for
+from ctrainer.streams.rank_group import Gathering
 from ctrainer.streams.session_channel import SessionChannel
 from ctrainer.streams.session_cleanup import clean
 from ctrainer.streams.settings import Settings
@@ -35,10 +36,11 @@ _SESSION = (sys.executable, "-m", "ctrainer.streams.training_session")
 _LOG = logging.getLogger(__name__)
 
 
-def run_trainer(settings: Settings, *, parallel_sessions: int) -> None:
+def run_trainer(settings: Settings, *, parallel_sessions: int, gathering: Gathering) -> None:
     """Run a trainer in this process until SIGTERM; sessions checkpoint and go on elsewhere or later."""
     configure_logs()
-    asyncio.run(serve(settings, parallel_sessions=parallel_sessions))
+    program = _SESSION if gathering == Gathering(ranks=1) else gathering.program()
+    asyncio.run(serve(settings, parallel_sessions=parallel_sessions, program=program))
 
 
 async def serve(

@@ -1,7 +1,8 @@
 """One training session as a process of its own: `python -m ctrainer.streams.training_session`.
 
 The first line on standard input is the assignment; the end of standard input means that the trainer is gone: then the
-session stops as if it was asked to.
+session stops as if it was asked to. Started by torchrun, or with its environment (`ctrainer.streams.rank_group`), the
+first rank does this and leads; the others only compute.
 Exit codes: 0 the session has ended, or was asked to stop and can go on later; 75 another process has it; 69 Kafka is
 out of reach; 74 there is no room for a checkpoint; anything else is a crash.
 """
@@ -13,17 +14,20 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from threading import Event, Thread
 from typing import TextIO
 
 import torch
 from aiokafka.errors import KafkaError
+from torch import distributed
 
 from ctrainer.schemas.adapters import AdapterPublished
 from ctrainer.schemas.errors import ConstitutionalTrainerError
 from ctrainer.schemas.privacy import NoMechanism, PrivacyMode
-from ctrainer.schemas.training import SessionState, TrainAdapter, TrainingAssignment
+from ctrainer.schemas.training import SessionChecked, SessionState, TrainAdapter, TrainingAssignment
 from ctrainer.streams.active_constitution import constitution_of, reference_in_force
+from ctrainer.streams.following_rank import follow
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.keyring import read_signing_key
 from ctrainer.streams.location import locate
@@ -43,7 +47,10 @@ from ctrainer.trainer.live_pace import LivePace
 from ctrainer.trainer.loop import TrainingEnd, TrainingOutcome, train
 from ctrainer.trainer.models import LanguageModel, load_model
 from ctrainer.trainer.plan import NonPrivatePlan, PrivacyPlan
+from ctrainer.trainer.probes import Probes
 from ctrainer.trainer.randomness import Randomness
+from ctrainer.trainer.ranks import OneRank, Ranks, TorchRanks
+from ctrainer.trainer.training_checks import Snapshot, TrainingChecks
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,6 +64,7 @@ class SessionProcess:
     channel: SessionChannel
     loop: LoopThread
     stop: Event
+    ranks: Ranks
     _told: Future[None] | None = field(default=None, init=False)
 
     def run(self) -> None:
@@ -83,9 +91,10 @@ class SessionProcess:
         self.loop.run(self.channel.advanced(SessionState.STARTED, self._step()))
         release = self._release()
         manifest, samples = self.loop.run(read_dataset(self.channel.reader, self.assignment.request))
+        self.ranks.decide(lambda: self.assignment)
         language_model = load_model(self.assignment.request.base_model, cache_folder=self.settings.cache_folder)
         data = encode_members(manifest, samples, language_model, self.assignment.request)
-        adapted, outcome = self._train(language_model, data)
+        adapted, outcome = self._train(language_model, data, release)
         if outcome.end is TrainingEnd.HALTED:
             ending = self.channel.advanced(
                 SessionState.HALTED, outcome.step, reason=outcome.reason, message=outcome.message
@@ -93,44 +102,78 @@ class SessionProcess:
             self.loop.run(ending)
         if outcome.end is TrainingEnd.COMPLETED:
             self._conclude(release, adapted, data, outcome.step)
-        if outcome.end is TrainingEnd.STOPPED:
+        if outcome.end is TrainingEnd.STOPPED and not self.stop.is_set():
+            message = "two checks in a row: far fewer answers are accepted, or far more alike, than without the adapter"
+            self.loop.run(
+                self.channel.advanced(SessionState.REJECTED, outcome.step, reason="collapsed", message=message)
+            )
+        elif outcome.end is TrainingEnd.STOPPED:
             self.loop.run(self.channel.settle(outcome.step))
 
-    def _train(self, language_model: LanguageModel, data: SessionData) -> tuple[LanguageModel, TrainingOutcome]:
+    def _train(
+        self, language_model: LanguageModel, data: SessionData, release: SessionRelease
+    ) -> tuple[LanguageModel, TrainingOutcome]:
         request = self.assignment.request
         randomness = _randomness(request)
         # The base model moves first: an adapter made before would be left behind, and never train.
-        model = add_adapter(language_model.model.to(_device()), request.lora)
+        model = add_adapter(language_model.model.to(own_device()), request.lora)
         checkpoints = self._checkpoints()
         found = checkpoints.newest()
         if found.corrupt:
             _LOG.warning("corrupt checkpoints at steps %s were passed over", found.corrupt)
+        began = found.checkpoint.step if found.checkpoint else 0
+        checks = release.checks(replace(language_model, model=model))
+        plan, examples, units = self.ranks.decide(lambda: (plan_of(self.assignment), data.train, data.units))
         outcome = train(
             model=model,
-            examples=data.train,
+            examples=examples,
             pad_token_id=language_model.tokenizer.pad_token_id,
-            plan=plan_of(self.assignment),
+            plan=plan,
             learning_rate=request.optimizer.learning_rate,
             randomness=randomness,
             reserve=self._reserve,
-            on_block=self._on_block,
-            should_stop=self.stop.is_set,
+            on_block=partial(self._on_block, checks, began),
+            should_stop=lambda: checks.collapsed or self.stop.is_set(),
             checkpoints=checkpoints,
             start=found.checkpoint,
-            units=data.units,
+            units=units,
             granted_before=self.channel.granted_before,
             on_step=self._live(found.checkpoint.step if found.checkpoint else 0),
+            ranks=self.ranks,
         )
+        self.ranks.leave()
         self._heard()
         return replace(language_model, model=model), outcome
 
     def _reserve(self, first_step: int, steps: int) -> LedgerAnswer:
         return self.loop.run(self.channel.reserve(first_step, steps))
 
-    def _on_block(self, step: int) -> None:
-        """Tell of a block while the next one runs; what went wrong with the block before is raised here."""
+    def _on_block(self, checks: TrainingChecks, began: int, step: int) -> None:
+        """Tell of a block while the next one runs; what went wrong with the block before is raised here.
+
+        Now and then the model is looked at: one that has collapsed is trained no further. One that is trained without
+        privacy is not: what it says is not free to publish.
+        """
         self._heard()
         self._told = self.loop.begin(self.channel.advanced(SessionState.TRAINING, step))
+        private = not isinstance(self.assignment.mechanism, NoMechanism)
+        found = checks.after(step - began) if private and step < self.assignment.steps else None
+        if found is not None:
+            self._heard()
+            self._told = self.loop.begin(self.channel.checked(self._checked(found, step)))
+
+    def _checked(self, found: Snapshot, step: int) -> SessionChecked:
+        return SessionChecked(
+            session_id=self.assignment.session_id,
+            tenant=self.assignment.tenant,
+            step=step,
+            prompts=found.prompts,
+            compliance=found.compliance.adapted,
+            base_compliance=found.compliance.base,
+            distinct_2=found.distinct_2.adapted,
+            base_distinct_2=found.distinct_2.base,
+            probes_digest=Probes.packaged().digest,
+        )
 
     def _live(self, first: int) -> Callable[[int], None]:
         """Return what tells of steps now and then: without waiting, and never while the last telling goes on."""
@@ -215,14 +258,36 @@ def _randomness(request: TrainAdapter) -> Randomness:
     return Randomness.unsafe_from_seed(seed)
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def own_device() -> torch.device:
+    """Return the GPU of this rank, by its number on this machine; the CPU where there is no GPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", distributed.get_node_local_rank(fallback_rank=0))
+
+
+def join_ranks() -> Ranks:
+    """Meet the other ranks, where torchrun or a rank group started this process."""
+    if not distributed.is_torchelastic_launched():
+        return OneRank()
+    device = own_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return TorchRanks.join(device)
 
 
 def main() -> int:
-    """Run the session that standard input names; return the exit code."""
+    """Run the session that standard input names, or take part in it; return the exit code."""
     configure_logs()
     settings = Settings.read()
+    ranks = join_ranks()
+    if isinstance(ranks, TorchRanks) and not ranks.leads:
+        follow(settings, ranks)
+        ranks.leave()
+        return 0
+    return _lead(settings, ranks)
+
+
+def _lead(settings: Settings, ranks: Ranks) -> int:
     line = sys.stdin.readline()
     if not line:
         # The trainer went before it said whose session this is.
@@ -235,7 +300,7 @@ def main() -> int:
         if not free:
             return TAKEN_OVER
         try:
-            return _serve(settings, assignment, loop, stop)
+            return _serve(settings, assignment, loop, stop, ranks)
         except SessionFencedError:
             _LOG.warning("session %s was taken over by another process", assignment.session_id)
             return TAKEN_OVER
@@ -247,14 +312,16 @@ def main() -> int:
             return UNREACHABLE
 
 
-def _serve(settings: Settings, assignment: TrainingAssignment, loop: LoopThread, stop: Event) -> int:
+def _serve(settings: Settings, assignment: TrainingAssignment, loop: LoopThread, stop: Event, ranks: Ranks) -> int:
     location = locate(settings)
     topics = TopicReader(bootstrap_servers=location.bootstrap_servers, security=client_security(settings))
     reference = loop.run(reference_in_force(settings, topics))
     opened = SessionChannel.open(settings, location, assignment, reference, should_stop=stop.is_set)
     channel = loop.run(opened)
     try:
-        SessionProcess(settings=settings, assignment=assignment, channel=channel, loop=loop, stop=stop).run()
+        SessionProcess(
+            settings=settings, assignment=assignment, channel=channel, loop=loop, stop=stop, ranks=ranks
+        ).run()
     except SessionStoppedError:
         _LOG.info("session %s stopped while it waited for the ledger", assignment.session_id)
     finally:

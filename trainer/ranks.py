@@ -37,6 +37,9 @@ class Ranks(Protocol):
     def follow(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors with those of the leader."""
 
+    def leave(self) -> None:
+        """Part from the other ranks: nothing is decided together any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class OneRank:
@@ -61,6 +64,9 @@ class OneRank:
 
     def follow(self, tensors: Iterable[Tensor]) -> None:
         """Leave the tensors as they are."""
+
+    def leave(self) -> None:
+        """Stay alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

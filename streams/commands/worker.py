@@ -24,8 +24,17 @@ def worker(
 def trainer(
     *,
     parallel_sessions: Annotated[int, typer.Option(min=1, max=5, help="sessions trained side by side")] = 1,
+    ranks: Annotated[int, typer.Option(min=1, help="processes of a session on each machine: one for each GPU")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="machines that train one session together")] = 1,
+    node: Annotated[int, typer.Option(min=0, help="which of them this is: 0 leads, others only compute")] = 0,
+    meet: Annotated[str | None, typer.Option(help="host:port of machine 0, where all ranks meet")] = None,
 ) -> None:
     """Run assigned training sessions, each in a process of its own, until SIGTERM."""
+    from ctrainer.streams.rank_group import Gathering, run_followers  # noqa: PLC0415 - as above
     from ctrainer.streams.training_consumer import run_trainer  # noqa: PLC0415 - as above
 
-    run_trainer(Settings.read(), parallel_sessions=parallel_sessions)
+    gathering = Gathering.of(ranks=ranks, nodes=nodes, node=node, meet=meet, parallel_sessions=parallel_sessions)
+    if node > 0:
+        run_followers(Settings.read(), gathering)
+    else:
+        run_trainer(Settings.read(), parallel_sessions=parallel_sessions, gathering=gathering)
