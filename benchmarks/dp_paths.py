@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -124,10 +125,12 @@ def our_step(model: Any, computation: Computation, plan: PrivacyPlan) -> Private
 def _ours(model: Any, computation: Computation, plan: PrivacyPlan) -> Step:
     private = our_step(model, computation, plan)
     optimizer = _optimizer(model)
+    beside = ThreadPoolExecutor(1, thread_name_prefix="noise")
 
     def step(batch: TokenBatch) -> None:
+        drawing = beside.submit(private.noise)
         signal = private.clipped_sum(batch)
-        private.set_gradient(signal.totals, private.noise())
+        private.set_gradient(signal.totals, drawing.result())
         optimizer.step()
         optimizer.zero_grad()
 

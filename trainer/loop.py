@@ -1,6 +1,7 @@
 """Private training: batches, clipping, Gaussian noise, AdamW, and epsilon reserved before it is spent."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -94,7 +95,7 @@ def train(
             before a block is found out before the block is reserved.
     """
     units = _units(plan, units, len(examples))
-    with per_sample_gradients(model) as gradients:
+    with per_sample_gradients(model) as gradients, ThreadPoolExecutor(1, thread_name_prefix="noise") as beside:
         step = PrivateStep(
             model=model,
             gradients=gradients,
@@ -113,6 +114,7 @@ def train(
             watch=_watch(plan, len(units)),
             ranks=ranks or OneRank(),
             on_step=on_step,
+            beside=beside,
         )
         with Reservations(reserve, ensure_room=session.room_in(checkpoints)) as reservations:
             return session.run(
@@ -165,6 +167,7 @@ class _Session:
     watch: StepWatch
     ranks: Ranks
     on_step: Callable[[int], None]
+    beside: Executor
     pace: Pace = field(default_factory=Pace, init=False)
     not_finite: int = field(default=0, init=False)
 
@@ -257,11 +260,13 @@ class _Session:
         members = self.ranks.decide(lambda: self._draw(number))
         # In order of length, so that the shares of all ranks are about equally long.
         by_length = sorted(members, key=self._tokens)
+        # The processor draws, from here on, while a GPU computes; the batch was drawn before, so the order is the same.
+        drawing = self.beside.submit(step.noise) if self.ranks.leads else None
         signal = self.ranks.total(self._signal(self.ranks.share(by_length)))
         noise: list[Tensor] = []
-        if self.ranks.leads:
+        if drawing is not None:
             self.watch.clipped(signal, len(members), lambda: self._signal(members[:1]))
-            noise = step.noise()
+            noise = drawing.result()
             self.watch.drawn(step.noises.fresh(noise))
             step.set_gradient(signal.totals, noise)
             self.watch.applied(step.applied_gradient(), step.noisy_sum(signal.totals, noise))
