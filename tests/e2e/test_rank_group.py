@@ -1,4 +1,4 @@
-"""A session of two ranks, of which each dies once, trains the adapter of a session of one."""
+"""A session of two ranks, whose leader dies, trains the adapter of a session of one."""
 
 import asyncio
 import os
@@ -33,7 +33,7 @@ from ctrainer.streams.topic_reader import TopicReader
 from ctrainer.trainer.tiny_model import save_tiny_model
 from tests.e2e.deployment import DECISIONS, SAMPLES, TENANT, WORKLOAD, Deployment
 
-STEPS = 64
+STEPS = 48
 FINAL = {"completed", "rejected", "failed", "halted"}
 
 
@@ -135,14 +135,15 @@ def weights(folder: Path, session: str) -> torch.Tensor:
     return torch.cat([tensor.flatten() for name, tensor in tensors if name.startswith("weight/")])
 
 
-async def test_two_ranks_that_die_once_each_train_the_adapter_of_one_and_the_ledger_counts_enough(
+@pytest.mark.timeout(900)
+async def test_two_ranks_whose_leader_dies_train_the_adapter_of_one_and_the_ledger_counts_enough(
     deployment: Deployment, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     model = save_tiny_model(tmp_path_factory.mktemp("model"), seed=7)
     sessions = {}
     with deployment.service("worker"):
         dataset = await asyncio.to_thread(sealed, deployment)
-        for name, options, kill in [("one", (), ()), ("two", ("--ranks", "2"), (0, 1))]:
+        for name, options, kill in [("one", (), ()), ("two", ("--ranks", "2"), (0,))]:
             with deployment.service("trainer", *options) as trainer:
                 sessions[name] = await assigned(deployment, dataset, model, name)
                 state = await asyncio.to_thread(end_of, deployment, sessions[name], trainer, kill=kill)
@@ -152,6 +153,6 @@ async def test_two_ranks_that_die_once_each_train_the_adapter_of_one_and_the_led
     grants = [grant async for grant in granted(deployment, "two")]
     charged = [step for grant in grants for step in range(grant.request.first_step, grant.request.first_step + 8)]
     assert set(charged) == set(range(STEPS))
-    # Each death interrupts a granted block, which is granted anew.
-    assert len(charged) >= STEPS + 2 * 8
+    # The death interrupts a granted block, which is granted anew.
+    assert len(charged) >= STEPS + 8
     assert len({grant.request.reservation_id for grant in grants}) == len(grants)
