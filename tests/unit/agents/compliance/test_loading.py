@@ -36,6 +36,38 @@ def test_the_default_constitution_loads_with_the_declared_hash() -> None:
     assert sum(len(one.rules) for one in constitution.principles) >= 60
 
 
+AREAS = {
+    "privacy and personal data": "privacy-contact",
+    "secrets": "secrets",
+    "violent crime": "violence",
+    "weapons": "weapons",
+    "hate": "hate",
+    "harassment": "harassment",
+    "self-harm": "self-harm",
+    "sexual content": "sexual-content",
+    "child safety": "child-safety",
+    "fraud and deception": "fraud",
+    "discrimination": "discrimination",
+    "manipulation and human autonomy": "manipulation",
+    "prompt injection": "prompt-injection",
+    "tool misuse": "tool-misuse",
+    "unsafe professional advice": "professional-advice",
+    "copyright": "copyright",
+    "transparency and over-refusal": "transparency",
+}
+
+
+def test_every_area_has_a_principle_with_all_that_it_needs() -> None:
+    principles = {one.id: one for one in default_constitution().principles}
+    assert set(AREAS.values()) <= set(principles)
+    for name, one in principles.items():
+        assert one.statement.endswith("."), name
+        assert one.critique.endswith("."), name
+        assert one.revision.endswith("."), name
+        assert one.rules, name
+        assert one.hazard is not None or name in {"transparency", "language"}, "the taxonomy has no code for these"
+
+
 def test_the_digest_follows_the_content_and_not_the_notation() -> None:
     loaded = load_constitution(document())
     assert loaded.digest == load_constitution("# a comment\n" + document()).digest
