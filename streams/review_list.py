@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from ctrainer.agents.parked import parked
+from ctrainer.agents.records import Record
 from ctrainer.agents.review import decided_samples
 from ctrainer.agents.world import Topics
-from ctrainer.schemas.errors import ConstitutionalTrainerError
+from ctrainer.schemas.errors import ConstitutionalTrainerError, ContractError
 from ctrainer.schemas.samples import ParkedSample, SlowLane, SourceReference
 from ctrainer.schemas.topics import SAMPLES_SLOW_LANE
 
@@ -27,11 +28,19 @@ async def samples_in_review(topics: Topics) -> list[InReview]:
     decided = {sample async for _, sample in decided_samples(topics)}
     waiting: list[InReview] = []
     async for record in topics.read_topic(SAMPLES_SLOW_LANE):
-        sample = parked(record, SlowLane.REVIEW)
+        sample = _waiting(record)
         if sample is not None and sample.sample_id not in decided:
             place = SourceReference(topic=record.topic, partition=record.partition, offset=record.offset)
             waiting.append(InReview(sample, place))
     return waiting
+
+
+def _waiting(record: Record) -> ParkedSample | None:
+    """Return the sample of a record that waits for a person; what is no sample becomes a dead letter, and waits not."""
+    try:
+        return parked(record, SlowLane.REVIEW)
+    except ContractError:
+        return None
 
 
 async def sample_in_review(topics: Topics, sample_id: str) -> InReview:

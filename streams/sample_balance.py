@@ -108,7 +108,11 @@ async def _outcomes(topics: Topics) -> _Outcomes:
 
 
 def _judged(record: Record) -> Iterator[tuple[Place, int, str]]:
-    data = orjson.loads(record.value or b"{}").get("data", {})
-    source = data.get("source", {})
-    if "verdict" in data and source.get("topic") == FLYWHEEL_SAMPLES:
-        yield (source["partition"], source["offset"]), data["attempt"], data["verdict"]
+    """Yield place, attempt and verdict of a decision; other records of the topic have none."""
+    try:
+        data = orjson.loads(record.value or b"")["data"]
+        source, verdict = data["source"], data["verdict"]
+        if source["topic"] == FLYWHEEL_SAMPLES:
+            yield (source["partition"], source["offset"]), data["attempt"], verdict
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return

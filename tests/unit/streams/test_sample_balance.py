@@ -8,6 +8,7 @@ from ctrainer.agents.compliance.policy import RegorusEngine, bundle_of
 from ctrainer.agents.force import appoint
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.screening import Screening
+from ctrainer.streams.review_list import samples_in_review
 from ctrainer.streams.sample_balance import Balance, balance_of
 from tests.unit.agents.conftest import InMemoryTopics
 
@@ -101,3 +102,12 @@ async def test_of_two_attempts_the_later_one_says_where_a_sample_is(topics: InMe
     topics.append(OutputRecord("compliance.events", in_review.key, later, 1))
     found = await balance_of(topics)
     assert (found.accepted, found.in_review, found.balances) == (3, 0, True)
+
+
+async def test_what_else_lies_on_the_topics_disturbs_neither_balance_nor_review_list(topics: InMemoryTopics) -> None:
+    for topic in ("compliance.events", "samples.slow-lane", "dead-letters"):
+        for value in (None, b"", b"{", b"[]", b"null", b'{"data": 7}', b'{"data": {"source": [], "verdict": 1}}'):
+            topics.append(OutputRecord(topic, b"key", value, 1))
+    await judge(topics, inputs(topics))
+    assert (await balance_of(topics)).balances
+    assert [found.sample.reasons for found in await samples_in_review(topics)] == [("discrimination",)]
