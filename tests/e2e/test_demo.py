@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from aiokafka import AIOKafkaConsumer
 from ctrainer.agents.events import read_event
 from ctrainer.agents.records import Record
 from ctrainer.schemas.catalogue import CATALOGUE, Mode
-from ctrainer.schemas.privacy import BudgetGranted, LedgerRecord
+from ctrainer.schemas.envelope import event_type
+from ctrainer.schemas.privacy import BudgetGranted, LedgerRecord, PrivacyGuarantee
 from ctrainer.schemas.topics import PRIVACY_LEDGER, TRAINING_PROGRESS
+from ctrainer.schemas.training import FINAL_STATES, SessionAdvanced, SessionState
 from ctrainer.streams import embedded
 from ctrainer.streams.event_watch import watch
 from ctrainer.streams.topic_reader import TopicReader
@@ -172,26 +175,38 @@ async def test_a_session_killed_mid_training_goes_on_and_the_ledger_never_counts
     demo = start_demo(environment, tiny_model, steps=96)
     async with watch(reader, [TRAINING_PROGRESS]) as progress:
         session_id = await progress.first(training_session, within_seconds=120, what="first block of steps")
-    (trainer,) = children(demo.pid, r"cli trainer")
-    (session,) = children(trainer, r"training_session")
-    os.kill(session, signal.SIGKILL)
+        (trainer,) = children(demo.pid, r"cli trainer")
+        (session,) = children(trainer, r"training_session")
+        os.kill(session, signal.SIGKILL)
+        ended = await progress.first(partial(end_of, session_id), within_seconds=240, what="end of the session")
+    await asyncio.to_thread(demo.communicate, timeout=60)
 
-    result = await asyncio.to_thread(finished, demo)
-
-    assert result["session"]["id"] == session_id
-    assert (result["session"]["status"], result["session"]["steps"]) == ("completed", 96)
+    # The gate may think what it likes of an adapter for random weights: all 96 steps were made, and judged.
+    assert ended.state in {SessionState.COMPLETED, SessionState.REJECTED}
+    assert (ended.step, ended.steps) == (96, 96)
     grants = [entry async for entry in ledger_entries(reader) if entry.request.session_id == session_id]
     assert sum(grant.request.steps for grant in grants) >= 96
     assert len({grant.request.reservation_id for grant in grants}) == len(grants)
     spends = [grant.epsilon for grant in grants]
     assert spends == sorted(spends)
-    assert result["session"]["epsilon"] == spends[-1]
+    assert isinstance(ended.spent, PrivacyGuarantee)
+    assert ended.spent.epsilon == spends[-1]
 
 
 def training_session(record: Record) -> str | None:
     """Return the id of a session that has finished a block of steps."""
     data = json.loads(record.value or b"{}")["data"]
     return str(data["session_id"]) if data.get("state") == "training" else None
+
+
+def end_of(session_id: str, record: Record) -> SessionAdvanced | None:
+    """Return the last word on a session."""
+    if record.key != session_id.encode() or record.value is None:
+        return None
+    if json.loads(record.value)["type"] != event_type(SessionAdvanced):
+        return None
+    advanced = read_event(record.value, SessionAdvanced)
+    return advanced if advanced.state in FINAL_STATES else None
 
 
 async def ledger_entries(reader: TopicReader) -> AsyncIterator[BudgetGranted]:
