@@ -39,8 +39,8 @@ class Shape:
     key_value_heads: int
     vocabulary: int
 
-    def build(self, device: torch.device) -> Any:
-        """Return the model with LoRA of rank 8 on all linear layers, outer factors away from zero."""
+    def build(self, device: torch.device, *, rank: int = 8) -> Any:
+        """Return the model with LoRA on all linear layers, outer factors away from zero."""
         torch.manual_seed(1)
         config = LlamaConfig(
             vocab_size=self.vocabulary,
@@ -53,7 +53,7 @@ class Shape:
             tie_word_embeddings=True,
         )
         base = LlamaForCausalLM(config).eval().to(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
-        model = add_adapter(base, LoraSettings(rank=8, alpha=16))
+        model = add_adapter(base, LoraSettings(rank=rank, alpha=16))
         for name, parameter in model.named_parameters():
             if ".lora_B." in name:
                 torch.nn.init.normal_(parameter, std=0.01)

@@ -22,6 +22,9 @@ from ctrainer.schemas.privacy import (
 
 MAX_ACTIVE_SESSIONS = 5
 
+WAITING_FOR_MEMORY = "waiting-for-memory"
+"""Why a session that has a trainer is only `assigned`: it starts when there is room for it."""
+
 Name = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^/\x00-\x1f]+$")]
 
 Reference = Annotated[str, Field(min_length=1, max_length=256)]

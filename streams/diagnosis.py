@@ -20,6 +20,7 @@ from ctrainer.schemas.compliance import Guarded
 from ctrainer.schemas.errors import ConstitutionalTrainerError
 from ctrainer.schemas.topics import TRAINING_ASSIGNMENTS, TRAINING_PROGRESS
 from ctrainer.streams.active_constitution import read_constitution
+from ctrainer.streams.device_memory import DeviceMemory, SystemMemory
 from ctrainer.streams.guard.guards import connect_guard, guard_model, guard_of
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.keyring import read_keyring, read_signing_key
@@ -66,6 +67,7 @@ async def diagnose(settings: Settings) -> list[Finding]:
         _receipts(settings),
         _unsafe(settings),
         _accelerator(),
+        _memory(SystemMemory()),
         _disk(settings),
     ]
 
@@ -180,13 +182,15 @@ async def _sessions(settings: Settings) -> Finding:
     except (ConstitutionalTrainerError, KafkaError) as error:
         return Finding(check="sessions", health=Health.WARNING, detail=str(error))
     if waiting > _LONG_WAIT_SECONDS:
-        detail = f"a session has waited {waiting / 60:.0f} min for a trainer; does `ctrainer trainer` run?"
+        detail = (
+            f"a session has waited {waiting / 60:.0f} min for a trainer, or for memory; does `ctrainer trainer` run?"
+        )
         return Finding(check="sessions", health=Health.WARNING, detail=detail)
     return Finding(check="sessions", health=Health.GOOD, detail="none waits long for a trainer")
 
 
 async def longest_wait(reader: Topics, *, now_ms: int) -> float:
-    """Return for how many seconds the longest waiting session that is to be trained was taken by no trainer."""
+    """Return for how many seconds the longest waiting session that is to be trained was begun by no trainer."""
     sessions, since = Sessions(), dict[str, int]()
     for topic in (TRAINING_ASSIGNMENTS, TRAINING_PROGRESS):
         async for record in reader.read_topic(topic):
@@ -221,6 +225,16 @@ def _accelerator() -> Finding:
     if torch.cuda.is_available():
         return Finding(check="accelerator", health=Health.GOOD, detail=torch.cuda.get_device_name(0))
     return Finding(check="accelerator", health=Health.GOOD, detail="none: training runs on the CPU")
+
+
+def _memory(device: DeviceMemory) -> Finding:
+    room = device.room()
+    if room is None:
+        detail = "cannot be told: sessions do not wait for it, only for --parallel-sessions of the trainer"
+        return Finding(check="memory", health=Health.WARNING, detail=detail)
+    place = "the GPU" if room.halves else "this machine"
+    detail = f"{room.free / 1024**3:.1f} of {room.total / 1024**3:.1f} GiB of {place} are free; sessions wait for it"
+    return Finding(check="memory", health=Health.GOOD, detail=detail)
 
 
 def _disk(settings: Settings) -> Finding:

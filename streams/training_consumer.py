@@ -14,8 +14,9 @@ from mode import Service
 from ctrainer.agents.records import Record
 from ctrainer.agents.sessions import Sessions
 from ctrainer.schemas.topics import TRAINING_ASSIGNMENTS, TRAINING_PROGRESS
-from ctrainer.schemas.training import SessionState, TrainingAssignment
+from ctrainer.schemas.training import WAITING_FOR_MEMORY, SessionAdvanced, SessionState, TrainingAssignment
 from ctrainer.streams.active_constitution import reference_in_force
+from ctrainer.streams.device_memory import DeviceMemory, SystemMemory
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.location import Location, locate
 from ctrainer.streams.logs import configure_logs
@@ -23,11 +24,13 @@ from ctrainer.streams.partitioning import partition_for
 from ctrainer.streams.rank_group import Gathering
 from ctrainer.streams.session_channel import SessionChannel
 from ctrainer.streams.session_cleanup import clean
+from ctrainer.streams.session_memory import SessionMemory
 from ctrainer.streams.settings import Settings
 from ctrainer.streams.topic_follower import TopicFollower
 from ctrainer.streams.topic_reader import TopicReader
-from ctrainer.streams.training_plan import MOST_CRASHES, Attempts, next_moves
+from ctrainer.streams.training_plan import MOST_CRASHES, Attempts, next_in_line, next_moves
 from ctrainer.trainer.abandoned import Retention
+from ctrainer.trainer.admission import Memory
 
 GROUP = "trainer"
 _TICK_SECONDS = 0.5
@@ -40,21 +43,32 @@ def run_trainer(settings: Settings, *, parallel_sessions: int, gathering: Gather
     """Run a trainer in this process until SIGTERM; sessions checkpoint and go on elsewhere or later."""
     configure_logs()
     program = _SESSION if gathering == Gathering(ranks=1) else gathering.program()
-    asyncio.run(serve(settings, parallel_sessions=parallel_sessions, program=program))
+    asyncio.run(serve(settings, parallel_sessions=parallel_sessions, program=program, ranks=gathering.ranks))
 
 
 async def serve(
-    settings: Settings, *, parallel_sessions: int, program: Sequence[str] = _SESSION, most_crashes: int = MOST_CRASHES
+    settings: Settings,
+    *,
+    parallel_sessions: int,
+    program: Sequence[str] = _SESSION,
+    most_crashes: int = MOST_CRASHES,
+    ranks: int = 1,
 ) -> None:
     """Run a trainer until this process is asked to end.
 
-    `program` is the command line of a session's process, `most_crashes` how often one may crash at one step.
+    `program` is the command line of a session's process, `ranks` how many processes it makes of it on this machine,
+    `most_crashes` how often one may crash at one step.
     """
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
     async with TrainingConsumer(
-        settings, locate(settings), parallel_sessions=parallel_sessions, program=program, most_crashes=most_crashes
+        settings,
+        locate(settings),
+        parallel_sessions=parallel_sessions,
+        program=program,
+        most_crashes=most_crashes,
+        ranks=ranks,
     ):
         _LOG.info("trainer is up")
         await asked.wait()
@@ -62,11 +76,16 @@ async def serve(
 
 @dataclass(slots=True, eq=False)
 class SessionChild:
-    """The process of one session."""
+    """The process of one session, and the newest word of the session before it began."""
 
     assignment: TrainingAssignment
     process: asyncio.subprocess.Process
+    before: SessionAdvanced | None = None
     stopping: bool = False
+
+    def is_young(self, newest: SessionAdvanced | None) -> bool:
+        """Return whether it may not have taken all the memory it needs yet: it has told of no block of steps."""
+        return newest is self.before or newest is None or newest.state is not SessionState.TRAINING
 
     async def stop(self) -> None:
         """Let it checkpoint and end; end it hard if it takes too long."""
@@ -102,8 +121,11 @@ class TrainingConsumer(Service):
         parallel_sessions: int,
         program: Sequence[str] = _SESSION,
         most_crashes: int = MOST_CRASHES,
+        ranks: int = 1,
+        device: DeviceMemory | None = None,
     ) -> None:
         super().__init__()
+        self._memory = SessionMemory(device=device or SystemMemory(), ranks=ranks)
         self._program = program
         self._settings = settings
         self._location = location
@@ -166,7 +188,9 @@ class TrainingConsumer(Service):
         """Bring running processes and desired sessions together."""
         await self._bury()
         ours = {name: session for name, session in self._picture.sessions.by_id.items() if self._is_ours(name)}
-        moves = next_moves(ours, running=frozenset(self._processes), places=self._parallel_sessions)
+        running, places = frozenset(self._processes), self._parallel_sessions
+        memory = await self._look(next_in_line(ours, running=running, places=places))
+        moves = next_moves(ours, running=running, places=places, memory=memory)
         for name in moves.stop:
             if child := self._processes.pop(name, None):
                 await child.stop()
@@ -174,8 +198,23 @@ class TrainingConsumer(Service):
             await self._say(assignment, SessionState.PAUSED, "paused", "a command asked for it")
         for assignment in moves.cancel:
             await self._say(assignment, SessionState.CANCELLED, "cancelled", "a command asked for it")
+        for assignment in moves.never:
+            await self._say(assignment, SessionState.FAILED, "does-not-fit", self._memory.misfit(assignment, memory))
+        for assignment in moves.wait:
+            message = self._memory.wait(assignment, memory)
+            await self._say(assignment, SessionState.ASSIGNED, WAITING_FOR_MEMORY, message)
         for assignment in moves.start:
             await self._start_or_give_up(assignment)
+
+    async def _look(self, next_ones: Sequence[str]) -> Memory:
+        """Return what is known of memory while sessions are next in line. To ask a GPU takes seconds."""
+        if not next_ones:
+            return Memory()
+        sessions = self._picture.sessions.by_id
+        waiting = [assignment for name in next_ones if (assignment := sessions[name].assignment)]
+        running = [child.assignment for child in self._processes.values()]
+        young = frozenset(name for name, child in self._processes.items() if child.is_young(self._newest(name)))
+        return await asyncio.to_thread(self._memory.look, waiting, running, young)
 
     async def _bury(self) -> None:
         """Forget the processes that have ended; one that crashed counts as an attempt."""
@@ -191,7 +230,8 @@ class TrainingConsumer(Service):
             message = f"its process crashed {self._attempts.most} times at one step; see the trainer's log"
             await self._say(assignment, SessionState.FAILED, "crashed", message)
         elif self._attempts.may_start(name, asyncio.get_running_loop().time()):
-            self._processes[name] = SessionChild(assignment, await self._spawn(assignment))
+            before = self._newest(name)
+            self._processes[name] = SessionChild(assignment, await self._spawn(assignment), before)
 
     async def _spawn(self, assignment: TrainingAssignment) -> asyncio.subprocess.Process:
         _LOG.info("session %s: starting its process", assignment.session_id)
@@ -214,7 +254,7 @@ class TrainingConsumer(Service):
         return self._settings.model_copy(update=located).environment() | {"OMP_WAIT_POLICY": "PASSIVE"}
 
     async def _say(self, assignment: TrainingAssignment, state: SessionState, reason: str, message: str) -> None:
-        """Say the word that ends a session or its present life, after fencing whatever of it may still live."""
+        """Say that a session ends, rests or waits, after fencing whatever of it may still live."""
         reference = await reference_in_force(self._settings, self._topics)
         channel = await SessionChannel.open(self._settings, self._location, assignment, reference)
         _LOG.warning("session %s: %s: %s", assignment.session_id, state, message)
@@ -222,21 +262,26 @@ class TrainingConsumer(Service):
             await channel.advanced(state, self._step_of(assignment.session_id), reason=reason, message=message)
         finally:
             await channel.close()
-        await self._heard(assignment.session_id, state)
+        await self._heard(assignment.session_id, state, reason)
 
-    async def _heard(self, session_id: str, state: SessionState) -> None:
+    async def _heard(self, session_id: str, state: SessionState, reason: str) -> None:
         """Wait until the picture holds what was said, so that it is not said twice."""
         while not self.should_stop:
             session = self._picture.sessions.by_id[session_id]
-            if session.is_final or (session.newest and session.newest.state is state):
+            newest = session.newest
+            if session.is_final or (newest and (newest.state, newest.reason) == (state, reason)):
                 return
             await self.sleep(_TICK_SECONDS / 10)
 
     async def _stop_all(self) -> None:
         await asyncio.gather(*(child.stop() for child in self._processes.values()))
 
+    def _newest(self, session_id: str) -> SessionAdvanced | None:
+        session = self._picture.sessions.by_id.get(session_id)
+        return session.newest if session else None
+
     def _step_of(self, session_id: str) -> int:
-        newest = self._picture.sessions.by_id[session_id].newest
+        newest = self._newest(session_id)
         return newest.step if newest else 0
 
     def _is_ours(self, session_id: str) -> bool:

@@ -1,10 +1,11 @@
 """What a trainer does next: pure decisions over the table of sessions."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ctrainer.agents.sessions import Session
-from ctrainer.schemas.training import Desired, TrainingAssignment
+from ctrainer.schemas.training import WAITING_FOR_MEMORY, Desired, SessionState, TrainingAssignment
+from ctrainer.trainer.admission import Memory
 
 TAKEN_OVER = 75
 UNREACHABLE = 69
@@ -20,29 +21,54 @@ _LONGEST_PAUSE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moves:
-    """Which processes to stop, which sessions to call paused or cancelled, and which to start, in this order."""
+    """What to do, in this order: processes to stop, what to say of sessions, and which to start.
+
+    `wait` are those to be told, now and not again, that they wait for memory; `never` those that can never fit.
+    """
 
     stop: tuple[str, ...]
     pause: tuple[TrainingAssignment, ...]
     cancel: tuple[TrainingAssignment, ...]
+    never: tuple[TrainingAssignment, ...]
+    wait: tuple[TrainingAssignment, ...]
     start: tuple[TrainingAssignment, ...]
 
 
-def next_moves(ours: Mapping[str, Session], *, running: frozenset[str], places: int) -> Moves:
+def next_moves(
+    ours: Mapping[str, Session], *, running: frozenset[str], places: int, memory: Memory | None = None
+) -> Moves:
     """Return the moves that bring `running` processes towards what is desired of our sessions.
 
-    At most `places` run side by side; the others wait in the order in which they were assigned.
+    At most `places` run side by side, and no more than fit into `memory`, where that is known; the others wait in the
+    order in which they were assigned.
     """
-    wanted = [name for name, session in ours.items() if session.is_wanted]
-    stop = tuple(sorted(running - set(wanted)))
-    free = max(0, places - len(running & set(wanted)))
-    waiting = [name for name in wanted if name not in running][:free]
+    kept = running.intersection(name for name, session in ours.items() if session.is_wanted)
+    candidates = next_in_line(ours, running=running, places=places)
+    admission = (memory or Memory()).admit(candidates, running=kept)
     return Moves(
-        stop=stop,
+        stop=tuple(sorted(running - kept)),
         pause=tuple(session.assignment for session in ours.values() if session.assignment and session.is_to_be_paused),
         cancel=_with_desire(ours, Desired.CANCELLED),
-        start=tuple(assignment for name in waiting if (assignment := ours[name].assignment)),
+        never=_assignments(ours, admission.never),
+        wait=_assignments(ours, [name for name in admission.wait if not _knows_that_it_waits(ours[name])]),
+        start=_assignments(ours, admission.start),
     )
+
+
+def next_in_line(ours: Mapping[str, Session], *, running: frozenset[str], places: int) -> tuple[str, ...]:
+    """Return the sessions that have a place to run in, and no process: the oldest first."""
+    wanted = [name for name, session in ours.items() if session.is_wanted]
+    free = max(0, places - len(running.intersection(wanted)))
+    return tuple([name for name in wanted if name not in running][:free])
+
+
+def _assignments(ours: Mapping[str, Session], names: Iterable[str]) -> tuple[TrainingAssignment, ...]:
+    return tuple(assignment for name in names if (assignment := ours[name].assignment))
+
+
+def _knows_that_it_waits(session: Session) -> bool:
+    newest = session.newest
+    return newest is not None and (newest.state, newest.reason) == (SessionState.ASSIGNED, WAITING_FOR_MEMORY)
 
 
 def _with_desire(ours: Mapping[str, Session], desired: Desired) -> tuple[TrainingAssignment, ...]:

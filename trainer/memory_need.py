@@ -4,22 +4,37 @@ A session that needs more than was thought halves its micro-batches, and its gua
 less only waited too long.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import orjson
+
 from ctrainer.schemas.training import LoraSettings
+from ctrainer.trainer.models import DEFAULT_MODEL
+
+MICRO_BATCH = 6
+"""Records of a forward pass: see `Computation`."""
 
 _FLOAT = 4
 _MARGIN = 1.1
-_PROCESS = 768 * 1024**2
-"""Bytes of the libraries, of the kernels of a GPU, and of the dataset."""
+_PROCESS = 900 * 1024**2
+"""Bytes of the libraries, of the constitution, and of the dataset; on a GPU, of its context and kernels."""
 
 _STATES = 8
 """Floats for each trained number: weight, gradient, two moments, clipped sum, noise in float64, and one to spare."""
 
-_LOGITS = 3
+_LOGITS_TRAINED = 3
 """Copies of the logits: themselves, their softmax, and its gradient."""
+
+_EVALUATED_TOKENS = 2_048
+_LOGITS_EVALUATED = 3
+"""Copies of the logits of the most tokens that `evaluation` predicts at once: as measured."""
+
+_LEAST_TOKENS, _MOST_TOKENS = 8, 1 << 20
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +51,12 @@ class ModelShape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "ModelShape | None":
-        """Read the `config.json` of a transformers model; None where it says too little to estimate anything."""
+        """Read the `config.json` of a transformers model; None where it says too little to estimate anything.
+
+        Of a mixture of experts it says nothing that this table of layers could hold.
+        """
+        if any(config.get(name) for name in _EXPERTS):
+            return None
         try:
             heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
             head = int(config.get("head_dim") or hidden // heads)
@@ -73,22 +93,61 @@ class ModelShape:
         block = sum(inputs * outputs for inputs, outputs in self.widths().values())
         return self.vocabulary * self.hidden * (1 if self.tied else 2) + self.layers * block
 
+    def trained(self, lora: LoraSettings) -> int:
+        """Return how many numbers an adapter has; a target that is no layer of this table counts as the widest."""
+        widths = self.widths()
+        widest = max(map(sum, widths.values()))
+        return self.layers * lora.rank * sum(sum(widths[name]) if name in widths else widest for name in lora.targets)
+
 
 SMOLLM2_135M = ModelShape(layers=30, hidden=576, intermediate=1536, queries=576, keys=192, vocabulary=49_152, tied=True)
 
 
-def memory_need(shape: ModelShape, lora: LoraSettings, *, max_tokens: int, micro_batch: int = 6) -> int:
-    """Return about how many bytes a session takes at its peak.
+def shape_of(name_or_path: str) -> ModelShape | None:
+    """Return the sizes of a model that lies on this machine; None where it does not, or says too little of itself."""
+    if name_or_path == DEFAULT_MODEL:
+        return SMOLLM2_135M
+    try:
+        config = orjson.loads(_config_file(name_or_path).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return ModelShape.of(config) if isinstance(config, Mapping) else None
+
+
+def _config_file(name_or_path: str) -> Path:
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        return folder / "config.json"
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - only models of a hub need it
+
+    found = try_to_load_from_cache(name_or_path, "config.json")
+    return Path(found) if isinstance(found, str) else folder / "config.json"
+
+
+def memory_need(shape: ModelShape, lora: LoraSettings, *, max_tokens: int, micro_batch: int = MICRO_BATCH) -> int:
+    """Return about how many bytes the process of a session takes at its peak, from when it trains to its evaluation.
 
     >>> round(memory_need(SMOLLM2_135M, LoraSettings(), max_tokens=128) / 1024**3, 1)
-    3.0
+    3.2
     """
-    # A target that is no layer of this table counts as the widest: the guess is on the safe side.
-    widths = shape.widths()
-    widest = max(map(sum, widths.values()))
-    sizes = [sum(widths[name]) if name in widths else widest for name in lora.targets]
-    trained = shape.layers * lora.rank * sum(sizes)
+    training = training_numbers(shape, lora, max_tokens=max_tokens, micro_batch=micro_batch)
+    evaluating = _LOGITS_EVALUATED * max(_EVALUATED_TOKENS, max_tokens) * shape.vocabulary
+    numbers = shape.parameters() + _STATES * shape.trained(lora) + max(training, evaluating)
+    return int(_MARGIN * (_FLOAT * numbers + _PROCESS))
+
+
+def training_numbers(shape: ModelShape, lora: LoraSettings, *, max_tokens: int, micro_batch: int) -> int:
+    """Return how many numbers one forward and backward pass holds at its peak, beyond the weights."""
     tokens = micro_batch * max_tokens
     activations = tokens * shape.layers * (10 * shape.hidden + 4 * shape.intermediate)
-    numbers = shape.parameters() + (_STATES + micro_batch) * trained + activations + _LOGITS * tokens * shape.vocabulary
-    return int(_MARGIN * _FLOAT * numbers) + _PROCESS
+    return micro_batch * shape.trained(lora) + activations + _LOGITS_TRAINED * tokens * shape.vocabulary
+
+
+def most_tokens(shape: ModelShape, lora: LoraSettings, *, within: int, micro_batch: int = MICRO_BATCH) -> int | None:
+    """Return the largest `max_tokens`, of what a request may say, whose session fits; None where none does."""
+    fitting = bisect_right(
+        range(_LEAST_TOKENS, _MOST_TOKENS),
+        within,
+        key=lambda tokens: memory_need(shape, lora, max_tokens=tokens, micro_batch=micro_batch),
+    )
+    return _LEAST_TOKENS + fitting - 1 if fitting else None

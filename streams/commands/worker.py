@@ -23,13 +23,16 @@ def worker(
 
 def trainer(
     *,
-    parallel_sessions: Annotated[int, typer.Option(min=1, max=5, help="sessions trained side by side")] = 1,
+    parallel_sessions: Annotated[int, typer.Option(min=1, max=5, help="most sessions side by side")] = 1,
     ranks: Annotated[int, typer.Option(min=1, help="processes of a session on each machine: one for each GPU")] = 1,
     nodes: Annotated[int, typer.Option(min=1, help="machines that train one session together")] = 1,
     node: Annotated[int, typer.Option(min=0, help="which of them this is: 0 leads, others only compute")] = 0,
     meet: Annotated[str | None, typer.Option(help="host:port of machine 0, where all ranks meet")] = None,
 ) -> None:
-    """Run assigned training sessions, each in a process of its own, until SIGTERM."""
+    """Run assigned training sessions, each in a process of its own, until SIGTERM.
+
+    The oldest starts first; another one starts beside it when its estimated memory is free, and waits until then.
+    """
     from ctrainer.streams.rank_group import Gathering, run_followers  # noqa: PLC0415 - as above
     from ctrainer.streams.training_consumer import run_trainer  # noqa: PLC0415 - as above
 

@@ -2,9 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from ctrainer.streams.diagnosis import Health, _receipts
+from ctrainer.streams.diagnosis import Health, _memory, _receipts
 from ctrainer.streams.keyring import create_key
 from ctrainer.streams.settings import Settings
+from ctrainer.trainer.admission import Room
+from tests.fixed_memory import FixedMemory
 
 
 @pytest.fixture
@@ -28,3 +30,17 @@ def test_a_receipt_key_that_cannot_be_used_is_bad(settings: Settings, tmp_path: 
     (tmp_path / "notary.pem").write_text("no key")
     finding = _receipts(settings.model_copy(update={"receipt_key": tmp_path / "notary.pem"}))
     assert finding.health is Health.BAD
+
+
+def test_memory_that_nobody_can_tell_is_a_warning_because_sessions_do_not_wait_for_it() -> None:
+    finding = _memory(FixedMemory(None))
+    assert finding.health is Health.WARNING
+    assert "do not wait" in finding.detail
+
+
+def test_the_memory_that_sessions_wait_for_is_shown() -> None:
+    finding = _memory(FixedMemory(Room(total=80 * 1024**3, free=20 * 1024**3, halves=True)))
+    assert (finding.health, finding.detail) == (
+        Health.GOOD,
+        "20.0 of 80.0 GiB of the GPU are free; sessions wait for it",
+    )

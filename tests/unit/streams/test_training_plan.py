@@ -5,11 +5,21 @@ import pytest
 from ctrainer.agents.sessions import Session
 from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.privacy import Mechanism
-from ctrainer.schemas.training import Desired, SessionAdvanced, SessionState, TrainAdapter, TrainingAssignment
+from ctrainer.schemas.training import (
+    WAITING_FOR_MEMORY,
+    Desired,
+    SessionAdvanced,
+    SessionState,
+    TrainAdapter,
+    TrainingAssignment,
+)
 from ctrainer.streams.training_plan import NO_ROOM, TAKEN_OVER, UNREACHABLE, Attempts, next_moves
+from ctrainer.trainer.admission import Memory, Need, Room
 
 
-def session(name: str, *, desired: Desired = Desired.TRAINED, state: SessionState | None = None) -> Session:
+def session(
+    name: str, *, desired: Desired = Desired.TRAINED, state: SessionState | None = None, reason: str | None = None
+) -> Session:
     request = TrainAdapter(
         request_id=UUID(int=1), tenant="acme", dataset_id="d", constitution=ConstitutionReference(hash="h", digest="d")
     )
@@ -24,8 +34,8 @@ def session(name: str, *, desired: Desired = Desired.TRAINED, state: SessionStat
         steps=8,
         epsilon_planned=1.0,
     )
-    newest = SessionAdvanced(session_id=name, tenant="acme", state=state, step=0, steps=8) if state else None
-    return Session(assignment=assignment, newest=newest)
+    said = {"session_id": name, "tenant": "acme", "state": state, "step": 0, "steps": 8, "reason": reason}
+    return Session(assignment=assignment, newest=SessionAdvanced.model_validate(said) if state else None)
 
 
 def names(assignments: tuple[TrainingAssignment, ...]) -> list[str]:
@@ -37,6 +47,31 @@ def test_wanted_sessions_start_in_order_as_far_as_there_are_places() -> None:
     assert names(next_moves(ours, running=frozenset(), places=2).start) == ["a", "b"]
     assert names(next_moves(ours, running=frozenset({"a", "b"}), places=2).start) == []
     assert names(next_moves(ours, running=frozenset({"b"}), places=2).start) == ["a"]
+
+
+def test_sessions_start_as_far_as_there_is_memory_and_those_that_wait_are_told_once() -> None:
+    memory = Memory(room=Room(total=10, free=10), needs=dict.fromkeys("abc", Need(usual=6, least=6)))
+    ours = {name: session(name, state=SessionState.ASSIGNED) for name in "abc"}
+    moves = next_moves(ours, running=frozenset(), places=2, memory=memory)
+    assert (names(moves.start), names(moves.wait)) == (["a"], ["b"])
+    told = {**ours, "b": session("b", state=SessionState.ASSIGNED, reason=WAITING_FOR_MEMORY)}
+    moves = next_moves(told, running=frozenset({"a"}), places=3, memory=memory)
+    assert (names(moves.start), names(moves.wait)) == ([], ["c"])
+    moves = next_moves(told, running=frozenset(), places=1, memory=memory)
+    assert (names(moves.start), names(moves.wait)) == (["a"], [])
+
+
+def test_what_a_session_that_is_stopped_needs_is_not_kept_for_it() -> None:
+    memory = Memory(room=Room(total=10, free=10), needs=dict.fromkeys("ab", Need(usual=6, least=6)))
+    ours = {"a": session("a", desired=Desired.PAUSED), "b": session("b")}
+    moves = next_moves(ours, running=frozenset({"a"}), places=1, memory=memory)
+    assert (moves.stop, names(moves.start)) == (("a",), ["b"])
+
+
+def test_a_session_that_can_never_fit_is_not_started() -> None:
+    memory = Memory(room=Room(total=10, free=10), needs={"a": Need(usual=16, least=11)})
+    moves = next_moves({"a": session("a")}, running=frozenset(), places=1, memory=memory)
+    assert (names(moves.never), moves.start, moves.wait) == (["a"], (), ())
 
 
 def test_a_final_session_is_neither_started_nor_cancelled_and_its_process_is_stopped() -> None:
