@@ -27,6 +27,7 @@ from ctrainer.trainer.tiny_model import save_tiny_model
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "examples" / "flywheel.jsonl"
+FIRST_BLOCK = 8
 
 
 @pytest.fixture(scope="module")
@@ -181,11 +182,12 @@ async def test_a_session_killed_mid_training_goes_on_and_the_ledger_never_counts
         ended = await progress.first(partial(end_of, session_id), within_seconds=240, what="end of the session")
     await asyncio.to_thread(demo.communicate, timeout=60)
 
-    # The gate may think what it likes of an adapter for random weights: all 96 steps were made, and judged.
+    # What the checks and the gate think of random weights does not matter here: the session went on, and was judged.
     assert ended.state in {SessionState.COMPLETED, SessionState.REJECTED}
-    assert (ended.step, ended.steps) == (96, 96)
+    assert ended.reason in {None, "collapsed", "gate-rejected"}
+    assert ended.step > FIRST_BLOCK
     grants = [entry async for entry in ledger_entries(reader) if entry.request.session_id == session_id]
-    assert sum(grant.request.steps for grant in grants) >= 96
+    assert sum(grant.request.steps for grant in grants) >= ended.step
     assert len({grant.request.reservation_id for grant in grants}) == len(grants)
     spends = [grant.epsilon for grant in grants]
     assert spends == sorted(spends)
