@@ -49,9 +49,10 @@ from ctrainer.trainer.reservations import Answer, Reserve
 from ctrainer.trainer.tokenization import EncodedExample
 
 CONSTITUTION = ConstitutionReference(hash="cdd01ef066bc6cf2", digest="sha256:00")
-MECHANISM = Mechanism(sampling_rate=0.001, noise_multiplier=4.0, clip_norm=1.0, expected_batch_size=4)
-SHAPE = Shape(name="small", layers=4, width=384, inner=1024, heads=6, key_value_heads=2, vocabulary=8192)
 STEPS, BLOCK, TOKENS, RECORDS = 24, 8, 64, 4
+MECHANISM = Mechanism(sampling_rate=1.0, noise_multiplier=200.0, clip_norm=1.0, expected_batch_size=RECORDS)
+"""So much noise that a thousand grants stay within the budget; what it is does not change the time it takes."""
+SHAPE = Shape(name="small", layers=4, width=384, inner=1024, heads=6, key_value_heads=2, vocabulary=8192)
 DELTA = 1e-5
 
 
@@ -193,9 +194,9 @@ def _taken(model: Any, asked: Reserve, on_block: Callable[[int], None]) -> Taken
     rows = [torch.randint(3, 8_000, (TOKENS,), generator=generator).tolist() for _ in range(RECORDS)]
     plan = PrivacyPlan(
         noise_multiplier=MECHANISM.noise_multiplier,
-        sampling_rate=1.0,
-        expected_batch_size=RECORDS,
-        clip_norm=1.0,
+        sampling_rate=MECHANISM.sampling_rate,
+        expected_batch_size=MECHANISM.expected_batch_size,
+        clip_norm=MECHANISM.clip_norm,
         steps=STEPS,
         delta=DELTA,
         epsilon_ceiling=8.0,
