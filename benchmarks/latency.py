@@ -7,47 +7,25 @@ import argparse
 import asyncio
 import json
 import logging
-import sys
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from benchmarks.broker import broker
+from benchmarks.one_worker import one_worker
 from ctrainer.schemas.topics import COMPLIANCE_EVENTS, DEAD_LETTERS, FLYWHEEL_SAMPLES
-from ctrainer.streams.child_process import ChildProcess
-from ctrainer.streams.embedded.ports import free_port
-from ctrainer.streams.readiness_probe import wait_until_ready
+from ctrainer.streams.roles import Role
 from ctrainer.streams.sample_producer import record_key
-from ctrainer.streams.settings import Settings
-from ctrainer.streams.topic_administration import TopicAdministration
 
 TICK_SECONDS = 0.01
 
 
 async def measure(servers: str, samples: list[bytes], *, rate: int, seconds: int, warm_up: int) -> dict[str, float]:
     """Return percentiles of the latency in milliseconds, and how many decisions they are over."""
-    await TopicAdministration(bootstrap_servers=servers, partitions=4, replication_factor=1).apply()
-    with TemporaryDirectory() as folder:
-        settings = Settings.read().model_copy(
-            update={
-                "kafka_bootstrap_servers": servers,
-                "state_folder": Path(folder),
-                "web_port": free_port(),
-                "application": f"latency-{time.time_ns()}",
-            }
-        )
-        worker = ChildProcess(
-            name="worker",
-            command=[sys.executable, "-m", "ctrainer.streams.cli", "worker", "--roles", "screening"],
-            environment=settings.environment(),
-            log=Path(folder) / "worker.log",
-        )
-        async with worker:
-            await wait_until_ready(settings.web_host, settings.web_port)
-            latencies = await _latencies(servers, samples, rate=rate, seconds=seconds, warm_up=warm_up)
+    async with one_worker(servers, Role.SCREENING):
+        latencies = await _latencies(servers, samples, rate=rate, seconds=seconds, warm_up=warm_up)
     ordered = sorted(latencies)
 
     def percentile(share: float) -> float:

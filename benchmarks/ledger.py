@@ -13,7 +13,6 @@ import asyncio
 import json
 import logging
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,17 +27,15 @@ import torch
 
 from benchmarks.broker import broker
 from benchmarks.dp_paths import Shape
+from benchmarks.one_worker import one_worker
 from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.privacy import BudgetRefused, Mechanism
 from ctrainer.schemas.training import Desired, SessionState, TrainAdapter, TrainingAssignment
-from ctrainer.streams.child_process import ChildProcess
-from ctrainer.streams.embedded.ports import free_port
 from ctrainer.streams.location import locate
 from ctrainer.streams.loop_thread import LoopThread
-from ctrainer.streams.readiness_probe import wait_until_ready
+from ctrainer.streams.roles import Role
 from ctrainer.streams.session_channel import SessionChannel
 from ctrainer.streams.settings import Settings
-from ctrainer.streams.topic_administration import TopicAdministration
 from ctrainer.trainer.accounting import rdp_of_step
 from ctrainer.trainer.checkpoint import Checkpoints
 from ctrainer.trainer.ledger import Grant, Granted, LedgerState, reserve
@@ -233,25 +230,8 @@ def _percentiles(milliseconds: Sequence[float], *, digits: int) -> dict[str, flo
 
 
 async def _with_worker(servers: str, act: Callable[[Settings], dict[str, float]]) -> dict[str, float]:
-    await TopicAdministration(bootstrap_servers=servers, partitions=4, replication_factor=1).apply()
-    with TemporaryDirectory() as folder:
-        settings = Settings.read().model_copy(
-            update={
-                "kafka_bootstrap_servers": servers,
-                "state_folder": Path(folder),
-                "web_port": free_port(),
-                "application": f"ledger-{time.time_ns()}",
-            }
-        )
-        worker = ChildProcess(
-            name="worker",
-            command=[sys.executable, "-m", "ctrainer.streams.cli", "worker", "--roles", "privacy"],
-            environment=settings.environment(),
-            log=Path(folder) / "worker.log",
-        )
-        async with worker:
-            await wait_until_ready(settings.web_host, settings.web_port)
-            return await asyncio.to_thread(act, settings)
+    async with one_worker(servers, Role.PRIVACY) as settings:
+        return await asyncio.to_thread(act, settings)
 
 
 def main() -> None:
