@@ -15,13 +15,21 @@ from uuid import uuid4
 
 from aiokafka import AIOKafkaProducer
 
+from ctrainer.agents.events import read_event
 from ctrainer.agents.records import Record
 from ctrainer.agents.sessions import Session, Sessions
+from ctrainer.schemas.adapters import AdapterPublished
 from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.datasets import DatasetSealed
 from ctrainer.schemas.identity import content_digest, sample_id
 from ctrainer.schemas.samples import AcceptedSample, ChatMessage, SourceReference
-from ctrainer.schemas.topics import SAMPLES_ACCEPTED, TRAINING_ASSIGNMENTS, TRAINING_PROGRESS
+from ctrainer.schemas.topics import (
+    ADAPTERS_PUBLISHED,
+    PRIVACY_LEDGER,
+    SAMPLES_ACCEPTED,
+    TRAINING_ASSIGNMENTS,
+    TRAINING_PROGRESS,
+)
 from ctrainer.schemas.training import (
     LoraSettings,
     OptimizerSettings,
@@ -38,11 +46,11 @@ from ctrainer.streams.topic_administration import TopicAdministration
 from ctrainer.streams.topic_follower import TopicFollower
 from ctrainer.streams.topic_reader import TopicReader
 from tests.faults.nursery import CLIENT
-from tests.faults.spend_proof import read_draws
+from tests.faults.spend_proof import Ledger, read_draws, read_ledger
 
 TENANT, WORKLOAD = "acme", "chat"
 _RECORDS = 150
-_NURSERY = Path(__file__).with_name("nursery.py")
+_ROOT = Path(__file__).parents[2]
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -206,6 +214,15 @@ class Fleet:
         """Return a reader of the broker's topics."""
         return TopicReader(bootstrap_servers=self._servers())
 
+    async def ledger(self) -> Ledger:
+        """Return all entries of the privacy ledger."""
+        return read_ledger([record.value async for record in self.reader().read_topic(PRIVACY_LEDGER)])
+
+    async def published(self) -> list[AdapterPublished]:
+        """Return all adapters that were published."""
+        records = self.reader().read_topic(ADAPTERS_PUBLISHED)
+        return [read_event(record.value, AdapterPublished) async for record in records]
+
     def _apply(self, record: Record) -> None:
         self.sessions = self.sessions.after(record)
 
@@ -236,9 +253,11 @@ class Fleet:
         with (self.folder / "nursery.log").open("ab") as log:
             nursery = await asyncio.create_subprocess_exec(
                 sys.executable,
-                _NURSERY,
+                "-m",
+                "tests.faults.nursery",
                 self._socket(),
                 self.model,
+                cwd=_ROOT,
                 env=self._environment(),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,

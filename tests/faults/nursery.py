@@ -2,8 +2,9 @@
 
 A request is one message on a Unix socket, as `nursery_client.py` sends it. The child answers with its process id, and
 with its exit code when it ends by itself; when it is killed, the connection just ends. A session notes each step, with
-a digest of the adapter before it, in the file `SPEND_WITNESS` right before the step's noise is drawn, and its process
-in `SPEND_WITNESS.processes`.
+a digest of the adapter before it, in the file `SPEND_WITNESS` right before the step's noise is drawn, each step that
+the optimizer has taken in `SPEND_WITNESS.taken`, and its process in `SPEND_WITNESS.processes`. A session of a
+population that is named like a breach of `breaches.py` breaks its promise.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ctrainer.agents.answer_judge import AnswerJudge
 from ctrainer.schemas.training import TrainingAssignment
@@ -33,6 +35,8 @@ from ctrainer.trainer.adapter import add_adapter
 from ctrainer.trainer.models import load_model
 from ctrainer.trainer.plan_watch import PlanWatch
 from ctrainer.trainer.private_step import PrivateStep
+from ctrainer.trainer.training_checks import Snapshot
+from tests.faults.breaches import BREACHES
 
 CLIENT = Path(__file__).with_name("nursery_client.py")
 _DESK, _LEDGER = frozenset({Role.CURATION, Role.TRAINING}), frozenset({Role.PRIVACY})
@@ -127,11 +131,12 @@ def _session() -> int:
         line += read
     sys.stdin = _Input(line.decode())
     if line:
-        _bear_witness(TrainingAssignment.from_json(line).session_id)
+        _bear_witness(TrainingAssignment.from_json(line))
     return training_session.main()
 
 
-def _bear_witness(session_id: str) -> None:
+def _bear_witness(assignment: TrainingAssignment) -> None:
+    session_id = assignment.session_id
     place = os.environ["SPEND_WITNESS"]  # noqa: TID251 - no setting of the product
     _append(f"{place}.processes", f"{os.getpid()} {session_id}\n")
     begins, noise = PlanWatch.begins, PrivateStep.noise
@@ -146,8 +151,17 @@ def _bear_witness(session_id: str) -> None:
         _append(place, f"{session_id} {steps[-1]} {hashlib.sha256(weights).hexdigest()}\n")
         return noise(private)
 
+    def taken(*_: object) -> None:
+        _append(f"{place}.taken", f"{session_id} {steps[-1]}\n")
+
     PlanWatch.begins = begun  # type: ignore[method-assign,assignment] # this process is made for it
     PrivateStep.noise = drawn  # type: ignore[method-assign,assignment] # as above
+    register_optimizer_step_post_hook(taken)
+    # What random weights answer to probes shall not end a session early, now and then.
+    Snapshot.has_collapsed = property(lambda _: False)  # type: ignore[assignment,method-assign] # as above
+    breach = BREACHES.get(assignment.request.privacy.population)
+    if breach is not None:
+        breach(lambda: steps[-1])
 
 
 def _append(place: str, line: str) -> None:

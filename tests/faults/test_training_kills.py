@@ -4,51 +4,15 @@ import secrets
 import signal
 import time
 from collections import Counter
-from pathlib import Path
 from random import Random
 
 import pytest
 
-from ctrainer.agents.events import read_event
-from ctrainer.schemas.adapters import AdapterPublished
-from ctrainer.schemas.topics import ADAPTERS_PUBLISHED, PRIVACY_LEDGER
 from ctrainer.schemas.training import CancelTraining, PauseTraining, ResumeTraining, SessionState
-from ctrainer.streams.active_constitution import read_constitution
-from ctrainer.streams.embedded.kafka import KafkaBroker
-from ctrainer.streams.settings import Settings
-from ctrainer.trainer.tiny_model import save_tiny_model
 from tests.faults.fleet import Fleet, Kills
-from tests.faults.spend_proof import Ledger, drawn_steps, read_draws, read_ledger, verify_adapters
+from tests.faults.spend_proof import drawn_steps, read_draws, verify_adapters
 
 _ENDS = {SessionState.COMPLETED, SessionState.REJECTED, SessionState.HALTED}
-
-
-@pytest.fixture
-def fleet(own_broker: KafkaBroker, tmp_path: Path) -> Fleet:
-    settings = Settings(
-        kafka_bootstrap_servers=str(own_broker.bootstrap_servers),
-        cache_folder=tmp_path / "cache",
-        state_folder=tmp_path / "state",
-        session_timeout_ms=2_000,
-        unsafe_accept_unsigned=True,
-        unsafe_allow_seeded_noise=True,
-        web_port=0,
-    )
-    return Fleet(
-        settings=settings,
-        folder=tmp_path,
-        model=save_tiny_model(tmp_path / "model", seed=1),
-        constitution=read_constitution(settings).reference(),
-    )
-
-
-async def _ledger(fleet: Fleet) -> Ledger:
-    return read_ledger([record.value async for record in fleet.reader().read_topic(PRIVACY_LEDGER)])
-
-
-async def _published(fleet: Fleet) -> list[AdapterPublished]:
-    records = fleet.reader().read_topic(ADAPTERS_PUBLISHED)
-    return [read_event(record.value, AdapterPublished) async for record in records]
 
 
 async def _kill(fleet: Fleet, session_id: str) -> None:
@@ -93,7 +57,7 @@ async def test_a_seeded_session_goes_on_bit_for_bit_when_it_was_killed_stopped_o
                 if name in interruptions:
                     interrupting.create_task(interruptions[name](fleet, session.session_id))
         ends = {name: (await fleet.ended(session_id)).newest for name, session_id in ids.items()}
-        ledger, published = await _ledger(fleet), await _published(fleet)
+        ledger, published = await fleet.ledger(), await fleet.published()
 
     draws = read_draws(fleet.witness)
     ledger.verify(drawn_steps(draws))
@@ -117,7 +81,7 @@ async def test_200_random_kills_of_trainers_sessions_and_ledgers_never_undercoun
         dataset = await fleet.seal()
         schedule = Kills(fleet=fleet, random=Random(seed), steps=96)
         await schedule.run(dataset, 200)
-        ledger, published = await _ledger(fleet), await _published(fleet)
+        ledger, published = await fleet.ledger(), await fleet.published()
     drawn = drawn_steps(read_draws(fleet.witness))
     ledger.verify(drawn)
     newest = {name: session.newest for name, session in fleet.sessions.by_id.items() if session.newest}
