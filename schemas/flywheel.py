@@ -2,7 +2,8 @@
 
 These shapes are as open as the contracts they read: unknown keys are ignored, optionals may be null, tool arguments may
 be text or an object. What comes out of a record is the strict `ChatMessage` (`ctrainer.agents.compliance.shape`).
-They are typed dictionaries: pydantic checks every record of the flood, and reads these twice as fast as models.
+They are typed dictionaries: pydantic reads these twice as fast as models. Records of plain talk have a faster reader
+still (`ctrainer.agents.compliance.plain_record`), which takes nothing that these shapes would not.
 Source: the "Log schema" of NVIDIA's Data Flywheel blueprint, and the records of its exporter in the NeMo Agent Toolkit.
 """
 

@@ -1,12 +1,14 @@
 """From the bytes of a flywheel record to a well-formed sample, or to the reason why not."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from struct import Struct
 from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
 from ctrainer.agents.compliance.conversation import Turn
+from ctrainer.agents.compliance.plain_record import MAX_MESSAGES, PlainRecord, plain_record
 from ctrainer.agents.compliance.segments import tools_text
 from ctrainer.agents.compliance.turns import Note, Turns
 from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH
@@ -16,11 +18,11 @@ from ctrainer.schemas.flywheel import CONTRACT_VERSIONS, FLYWHEEL_RECORD, Flywhe
 from ctrainer.schemas.message import describe_faults
 
 MAX_RECORD_BYTES: Final = 1_048_576
-MAX_MESSAGES: Final = 1_000
 HASH_HEADERS = ("ce_constitutionhash", "constitutional-hash", "x-constitutional-hash")
 CONVERSATION_KEYS = ("conversation_id", "session_id", "thread_id")
 FIRST_MILLISECOND_STAMP = 100_000_000_000
 """Seconds reach this value in the year 5138: what is not below it was logged in milliseconds."""
+_LENGTH: Final = Struct(">Q").pack
 
 
 class ShapedSample(NamedTuple):
@@ -48,8 +50,13 @@ def shape(value: bytes | None, headers: Headers = (), *, max_bytes: int = MAX_RE
         ContractError: with the dead-letter code; the message names places, never their text.
     """
     require_known_version(headers)
-    record = _read(value, max_bytes)
-    _require_known_contract(record, headers)
+    present = _present(value, max_bytes)
+    plain = plain_record(present)
+    if plain is not None:
+        _require_known_contract(plain.contract_version, plain.constitutional_hash, headers)
+        return _of_plain(plain)
+    record = _read(present)
+    _require_known_contract(record.get("contract_version"), record.get("constitutional_hash"), headers)
     turns = Turns()
     turns.add_request(_messages(record))
     turns.add_response(record)
@@ -61,7 +68,7 @@ def shape(value: bytes | None, headers: Headers = (), *, max_bytes: int = MAX_RE
         workload_id=record["workload_id"],
         logged_at=_seconds(record["timestamp"], repairs),
         model=request.get("model") or "",
-        conversation_id=_conversation_id(record, messages),
+        conversation_id=_conversation_id(tenant, request.get("metadata"), messages),
         user_digest=_digest(tenant, user) if user else None,
         messages=messages,
         tools=_tools(record),
@@ -69,11 +76,32 @@ def shape(value: bytes | None, headers: Headers = (), *, max_bytes: int = MAX_RE
     )
 
 
-def _read(value: bytes | None, max_bytes: int) -> FlywheelRecord:
+def _of_plain(record: PlainRecord) -> ShapedSample:
+    """Return the sample of a record that needs no repair, but for the unit of its time."""
+    request, tenant, messages = record.request, record.client_id, record.turns()
+    repairs: list[Note] = []
+    return ShapedSample(
+        tenant,
+        record.workload_id,
+        _seconds(record.timestamp, repairs),
+        request.model or "",
+        _conversation_id(tenant, request.metadata, messages),
+        _digest(tenant, request.user) if request.user else None,
+        messages,
+        [],
+        repairs,
+    )
+
+
+def _present(value: bytes | None, max_bytes: int) -> bytes:
     if not value or not value.strip():
         raise ContractError("empty-record", "record value: got nothing, expected one JSON object")
     if len(value) > max_bytes:
         raise ContractError("record-too-large", f"record value: got {len(value)} bytes, expected at most {max_bytes}")
+    return value
+
+
+def _read(value: bytes) -> FlywheelRecord:
     try:
         return FLYWHEEL_RECORD.validate_json(value)
     except ValidationError as error:
@@ -100,14 +128,12 @@ def _unreadable(value: bytes) -> ContractError:
     return ContractError("not-json", "record value: not well-formed JSON")
 
 
-def _require_known_contract(record: FlywheelRecord, headers: Headers) -> None:
-    version = record.get("contract_version")
+def _require_known_contract(version: str | None, given: str | None, headers: Headers) -> None:
     if version is not None and version not in CONTRACT_VERSIONS:
         expected = ", ".join(sorted(CONTRACT_VERSIONS))
         raise ContractError("unknown-contract-version", f"contract_version: got {version[:16]!r}, expected {expected}")
-    named = {header(headers, name) for name in HASH_HEADERS} if headers else set()
-    named.add(record.get("constitutional_hash"))
-    if not named <= {None, GOVERNANCE_HASH}:
+    named = [header(headers, name) for name in HASH_HEADERS] if headers else []
+    if any(one not in (None, GOVERNANCE_HASH) for one in (given, *named)):
         raise ContractError("foreign-constitution-hash", f"constitution hash: expected {GOVERNANCE_HASH}")
 
 
@@ -140,17 +166,16 @@ def _seconds(timestamp: float, repairs: list[Note]) -> int:
     return int(timestamp / 1000)
 
 
-def _conversation_id(record: FlywheelRecord, messages: list[Turn]) -> str:
+def _conversation_id(tenant: str, metadata: Mapping[str, Any] | None, messages: list[Turn]) -> str:
     """Return what all turns of one conversation share: the id the producer gave, else a digest of how it began."""
-    metadata = record["request"].get("metadata")
     given = (
         next((metadata[key] for key in CONVERSATION_KEYS if isinstance(metadata.get(key), str)), None)
         if metadata
         else None
     )
     if given:
-        return _digest(record["client_id"], given)
-    return _digest(record["client_id"], _first(messages, "system"), _first(messages, "user"))
+        return _digest(tenant, given)
+    return _digest(tenant, _first(messages, "system"), _first(messages, "user"))
 
 
 def _first(messages: list[Turn], role: str) -> str:
@@ -163,8 +188,5 @@ def _first(messages: list[Turn], role: str) -> str:
 
 def _digest(*parts: str) -> str:
     """Return the SHA-256 of parts that no other list of parts shares."""
-    state = hashlib.sha256()
-    for part in parts:
-        encoded = part.encode()
-        state.update(len(encoded).to_bytes(8, "big") + encoded)
-    return state.hexdigest()
+    encoded = [part.encode() for part in parts]
+    return hashlib.sha256(b"".join([piece for one in encoded for piece in (_LENGTH(len(one)), one)])).hexdigest()

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctrainer.agents.compliance.shape import MAX_MESSAGES, ShapedSample, shape
+from ctrainer.agents.compliance.plain_record import MAX_MESSAGES
+from ctrainer.agents.compliance.shape import ShapedSample, shape
 from ctrainer.schemas.errors import ContractError
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": '{"q": 1}'}}
