@@ -47,6 +47,7 @@ _SEVERITY = {
     "CommandRefused": _MEDIUM,
     "NonPrivateTrained": _HIGH,
     "RevisionHalted": _HIGH,
+    "RevisionResumed": _MEDIUM,
 }
 
 

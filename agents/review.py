@@ -1,25 +1,30 @@
-"""The review stage: a person's verdict on a sample ends its wait."""
+"""The review stage: a person's verdict on a sample ends its wait, and a person's word the halt of a model."""
 
 from collections.abc import AsyncIterator, Sequence
 
 from ctrainer.agents.commands import CommandDesk
 from ctrainer.agents.compliance.policy import Decision, PolicyResult
 from ctrainer.agents.dead_letter import dead_letter
+from ctrainer.agents.events import event_record
 from ctrainer.agents.force import JudgesInForce
 from ctrainer.agents.parked import origin, parked, shaped
 from ctrainer.agents.provisional import Provisional
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
+from ctrainer.agents.revision_halts import Halted, halts
 from ctrainer.agents.world import Topics
 from ctrainer.schemas.compliance import Verdict
 from ctrainer.schemas.datasets import OffsetRange
-from ctrainer.schemas.envelope import header, require_known_version
+from ctrainer.schemas.envelope import event_type, header, require_known_version
 from ctrainer.schemas.errors import ContractError
 from ctrainer.schemas.review import ReviewDecision, ReviewVerdict
+from ctrainer.schemas.revision import ResumeRevision, RevisionResumed
 from ctrainer.schemas.samples import ParkedSample, SlowLane
-from ctrainer.schemas.topics import DEAD_LETTERS, REVIEW_DECISIONS, SAMPLES_SLOW_LANE
+from ctrainer.schemas.signature import ANY_TENANT
+from ctrainer.schemas.topics import CONSTITUTION_EVENTS, DEAD_LETTERS, REVIEW_DECISIONS, SAMPLES_SLOW_LANE
 
 STAGE = "review"
 PERSON = "person"
+_RESUME = event_type(ResumeRevision)
 _VERDICTS = {ReviewVerdict.ACCEPT: Verdict.ACCEPT, ReviewVerdict.REJECT: Verdict.REJECT}
 
 
@@ -54,20 +59,52 @@ class Review:
         self._decided[partition] = Provisional(frozenset(decided))
 
     async def __call__(self, batch: RecordBatch) -> Sequence[OutputRecord]:
-        """Return the outcome of each valid decision; any other is a dead letter with its reason."""
+        """Return the outcome of each valid decision and word; any other record is a dead letter with its reason."""
         state = self._decided[batch.partition]
         decided = set(state.before(batch.records[0].offset))
         outputs: list[OutputRecord] = []
         for record in batch.records:
             try:
-                decision, sample = await self._valid(record, decided)
+                outputs += await self._outcome(record, decided)
             except ContractError as error:
                 outputs.append(dead_letter(record, stage=STAGE, reason=error.reason, message=str(error)))
-                continue
-            decided.add(decision.sample_id)
-            outputs += self._concluded(record, decision, sample)
         state.propose(frozenset(decided), next_offset=batch.records[-1].offset + 1)
         return outputs
+
+    async def _outcome(self, record: Record, decided: set[str]) -> list[OutputRecord]:
+        """Return what becomes of a record; a decision adds its sample to those `decided`.
+
+        Raises:
+            ContractError: it is neither a decision nor a word that counts.
+        """
+        require_known_version(record.headers)
+        if header(record.headers, "ce_type") == _RESUME:
+            return [await self._resumed(record)]
+        decision, sample = await self._valid(record, decided)
+        decided.add(decision.sample_id)
+        return self._concluded(record, decision, sample)
+
+    async def _resumed(self, record: Record) -> OutputRecord:
+        """Return the event that lifts a halt.
+
+        Raises:
+            ContractError: it comes from nobody who may act for every tenant, or nothing is halted there.
+        """
+        said = ResumeRevision.from_json(record.value)
+        self._require_signer(record, ANY_TENANT)
+        key = f"{said.topic}/{said.partition}"
+        if record.key != key.encode():
+            raise ContractError("key-is-not-partition", f"record key: expected {key!r}")
+        if said.topic != SAMPLES_SLOW_LANE or Halted(said.partition, said.model) not in await halts(self._topics):
+            raise ContractError("not-halted", "partition, model: no halt of this model is in force there")
+        data = RevisionResumed(**said.model_dump(), resumed_by=self._desk.signer(record))
+        reference = self._judges().court.reference
+        return event_record(topic=CONSTITUTION_EVENTS, key=key, data=data, cause=record, constitution=reference)
+
+    def _require_signer(self, record: Record, tenant: str) -> None:
+        refusal = self._desk.signature_objection(record, tenant)
+        if refusal is not None:
+            raise ContractError(refusal.reason, refusal.message)
 
     async def _valid(self, record: Record, decided: set[str]) -> tuple[ReviewDecision, ParkedSample]:
         """Return a decision with its sample.
@@ -75,11 +112,8 @@ class Review:
         Raises:
             ContractError: it is none, comes from nobody who may decide, or is about no sample in review.
         """
-        require_known_version(record.headers)
         decision = ReviewDecision.from_json(record.value)
-        refusal = self._desk.signature_objection(record, decision.tenant)
-        if refusal is not None:
-            raise ContractError(refusal.reason, refusal.message)
+        self._require_signer(record, decision.tenant)
         if record.key != decision.sample_id.encode():
             raise ContractError("key-is-not-sample", "record key: expected the sample id")
         if decision.sample_id in decided:

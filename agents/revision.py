@@ -15,7 +15,9 @@ from ctrainer.agents.provisional import Provisional
 from ctrainer.agents.publication import Revised
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.rejudging import PolicyOutageError
+from ctrainer.agents.revision_halts import Halted, halts
 from ctrainer.agents.revision_tally import RevisionTally
+from ctrainer.agents.world import Topics
 from ctrainer.schemas.compliance import Verdict
 from ctrainer.schemas.errors import ContractError
 from ctrainer.schemas.revision import CollapseMeasure, RevisionHalted
@@ -39,7 +41,7 @@ class ReviserLostError(ReviserUnavailableError):
 
 
 class RevisionHaltedError(ConnectionError):
-    """The model has collapsed: the stage waits until its worker is started anew."""
+    """The model has collapsed: the stage waits until a person lifts the halt, or another model is named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,15 +118,30 @@ class Revision:
         *,
         judges: JudgesInForce,
         reviser: Reviser,
+        topics: Topics,
         tally: RevisionTally | None = None,
         collapse: CollapseBounds | None = None,
     ) -> None:
         self._judges = judges
         self._reviser = reviser
+        self._topics = topics
         self._tally = tally or RevisionTally()
         self._collapse = collapse or CollapseBounds()
         self._lately: dict[int, Provisional[Lately]] = {}
         self._losses = _Losses()
+        self._halts: dict[int, RevisionHalted] = {}
+
+    async def restore(self, partition: int, _: int) -> None:
+        """Find out whether a partition is halted, by whatever worker; called again and again while it is.
+
+        Where a person has lifted the halt, what was seen of the model before counts no more.
+        """
+        before, now = self._halts.pop(partition, None), await self._halt_of(partition)
+        self._tally.halted.pop(partition, None)
+        if now is not None:
+            self._halts[partition] = self._tally.halted[partition] = now
+        elif before is not None:
+            self._lately.pop(partition, None)
 
     async def __call__(self, batch: RecordBatch) -> Sequence[OutputRecord]:
         """Return the outcome for each sample that waits for revision, in order.
@@ -138,7 +155,7 @@ class Revision:
         lately = state.before(batch.records[0].offset)
         outputs: list[OutputRecord] = []
         waiting = [(record, sample) for record in batch.records if (sample := _waiting(record, outputs)) is not None]
-        if waiting and self._collapsed(lately) is not None:
+        if waiting and (batch.partition in self._halts or self._collapsed(lately) is not None):
             raise RevisionHaltedError(f"revision of partition {batch.partition} is halted: the model has collapsed")
         for record, sample in waiting:
             handled, seen = await self._handle(record, sample)
@@ -199,6 +216,9 @@ class Revision:
                 return outputs
         self._tally.samples["review"] += 1
         return hearing.to_person(sorted(faults) or [Fault.VIOLATION.value])
+
+    async def _halt_of(self, partition: int) -> RevisionHalted | None:
+        return (await halts(self._topics)).get(Halted(partition, self._reviser.name))
 
     def _collapsed(self, lately: Lately) -> CollapseMeasure | None:
         if lately.refuses_too_much(self._collapse):

@@ -28,7 +28,7 @@ from ctrainer.schemas.privacy import (
     SettleBudget,
 )
 from ctrainer.schemas.review import ReviewDecision
-from ctrainer.schemas.revision import RevisionHalted
+from ctrainer.schemas.revision import ResumeRevision, RevisionHalted, RevisionResumed
 from ctrainer.schemas.samples import AcceptedSample, ParkedSample
 from ctrainer.schemas.training import (
     CanaryAdapter,
@@ -80,7 +80,7 @@ CATALOGUE: Mapping[str, Content] = MappingProxyType(
     {
         topics.FLYWHEEL_SAMPLES: Content(Mode.BINARY, (FlywheelRecord,)),
         topics.TRAINING_REQUESTS: Content(Mode.BINARY, _COMMANDS),
-        topics.REVIEW_DECISIONS: Content(Mode.BINARY, (ReviewDecision,)),
+        topics.REVIEW_DECISIONS: Content(Mode.BINARY, (ReviewDecision, ResumeRevision)),
         topics.CONSTITUTION_UPDATES: Content(Mode.BINARY, (Constitution,)),
         topics.SAMPLES_ACCEPTED: Content(Mode.BINARY, (AcceptedSample,)),
         topics.SAMPLES_SLOW_LANE: Content(Mode.BINARY, (ParkedSample,)),
@@ -95,7 +95,7 @@ CATALOGUE: Mapping[str, Content] = MappingProxyType(
         topics.PRIVACY_LEDGER: Content(Mode.STRUCTURED, (LedgerRecord,)),
         topics.COMPLIANCE_EVENTS: Content(Mode.STRUCTURED, (SampleJudged,)),
         topics.CONSTITUTION_EVENTS: Content(
-            Mode.STRUCTURED, (ConstitutionUpdated, ConstitutionInForce, RevisionHalted)
+            Mode.STRUCTURED, (ConstitutionUpdated, ConstitutionInForce, RevisionHalted, RevisionResumed)
         ),
         topics.PRIVACY_EVENTS: Content(
             Mode.STRUCTURED, (BudgetSpent, BudgetAlerted, BudgetHalted, BudgetViolated, NonPrivateTrained)

@@ -16,7 +16,7 @@ class CollapseMeasure(StrEnum):
 
 
 class RevisionHalted(Message):
-    """Revision of a partition stops after this record, until its worker is started anew; what waits stays there.
+    """Revision of a partition by this model stops after this record; what waits stays there until `RevisionResumed`.
 
     `before` is the share in the originals and `after` that in what the model made of them: of refusals among its
     drafts, or of distinct pairs of words among accepted revisions.
@@ -29,4 +29,28 @@ class RevisionHalted(Message):
     measure: CollapseMeasure
     before: float = Field(ge=0.0, le=1.0)
     after: float = Field(ge=0.0, le=1.0)
+    constitution: ConstitutionReference
+
+
+class ResumeRevision(Message):
+    """Let a model that was halted rewrite again. What it made before the halt counts no more. It serves every tenant.
+
+    `topic` and `partition` are those of the halt. `reason` quotes no sample.
+    """
+
+    topic: str
+    partition: int = Field(ge=0)
+    model: str
+    reason: str = Field(max_length=2000)
+    constitution: ConstitutionReference
+
+
+class RevisionResumed(Message):
+    """A person has lifted the halt of a partition; `resumed_by` is the key id that signed the command."""
+
+    topic: str
+    partition: int = Field(ge=0)
+    model: str
+    reason: str
+    resumed_by: str
     constitution: ConstitutionReference

@@ -59,8 +59,8 @@ _TABLE = (
     ),
     Topic(
         name="review.decisions",
-        key="sample id",
-        carries="a human's verdict on a sample in review",
+        key="sample id, or topic/partition of a halt",
+        carries="a human's verdict on a sample in review, or word that a halted model may rewrite again",
         direction=Direction.INPUT,
         retention_ms=FOREVER_MS,
     ),
@@ -147,7 +147,7 @@ _TABLE = (
     Topic(
         name="constitution.events",
         key="constitution id, or the topic/partition that it is in force for",
-        carries="what became of each document, from which record on it is in force, where revision was halted",
+        carries="what became of each document, from where on it is in force, where revision was halted or resumed",
         direction=Direction.OUTPUT,
         partitions=1,
         retention_ms=FOREVER_MS,

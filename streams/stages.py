@@ -85,8 +85,8 @@ def _slow_lane(parts: Parts) -> Iterator[StagePlan]:
 
 
 def _revision(parts: Parts) -> Iterator[StagePlan]:
-    handler = Revision(judges=parts.force.judges, reviser=parts.reviser, tally=parts.revision)
-    yield StagePlan(name="revision", topic=SAMPLES_SLOW_LANE, handler=handler, max_records=4)
+    handler = Revision(judges=parts.force.judges, reviser=parts.reviser, topics=parts.topics, tally=parts.revision)
+    yield StagePlan(name="revision", topic=SAMPLES_SLOW_LANE, handler=handler, restore=handler.restore, max_records=4)
 
 
 def _constitution(parts: Parts) -> Iterator[StagePlan]:

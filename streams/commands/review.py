@@ -1,34 +1,25 @@
-"""`ctrainer review`: what waits for a person, and the person's verdict."""
+"""`ctrainer review`: what waits for a person, and the person's word."""
 
 import asyncio
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ctrainer.agents.events import event_caused_by
-from ctrainer.agents.records import Record
+from ctrainer.agents.revision_halts import halts
 from ctrainer.schemas.compliance import SampleJudged
-from ctrainer.schemas.envelope import binary_headers, event_type, header
-from ctrainer.schemas.errors import ConstitutionalTrainerError
 from ctrainer.schemas.review import ReviewDecision, ReviewVerdict
-from ctrainer.schemas.topics import COMPLIANCE_EVENTS, DEAD_LETTERS, REVIEW_DECISIONS
+from ctrainer.schemas.revision import ResumeRevision, RevisionResumed
+from ctrainer.schemas.topics import COMPLIANCE_EVENTS, CONSTITUTION_EVENTS
 from ctrainer.streams.active_constitution import reference_in_force
 from ctrainer.streams.console import print_rows
-from ctrainer.streams.event_watch import watch
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.keyring import read_signing_key
 from ctrainer.streams.location import locate
 from ctrainer.streams.review_list import InReview, sample_in_review, samples_in_review
+from ctrainer.streams.review_submitter import ReviewSubmitter
 from ctrainer.streams.settings import Settings
-from ctrainer.streams.signed_producer import SignedProducer
 from ctrainer.streams.topic_reader import TopicReader
-
-
-class DecisionRefusedError(ConstitutionalTrainerError):
-    """The review stage did not take a decision."""
-
 
 app = typer.Typer(help="Read what waits for a person, and decide.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="one JSON object per line")]
@@ -43,6 +34,21 @@ def list_samples(
     """Show the samples that wait for a person."""
     waiting = asyncio.run(samples_in_review(_topics(Settings.read())))
     print_rows("in review", [_row(found, show_text=show_text) for found in waiting], as_json=json)
+
+
+@app.command()
+def resume(
+    *,
+    reason: Annotated[str, typer.Option(help="why, for the record; what was mended")],
+    key: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="a private key for every tenant")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Lift every halt of a model that rewrites: it begins anew, with nothing held against it."""
+    resumed = asyncio.run(_resume(Settings.read(), reason, key))
+    rows = [{"partition": f"{one.topic}/{one.partition}", "model": one.model, "by": one.resumed_by} for one in resumed]
+    print_rows("resumed", rows, as_json=json)
 
 
 @app.command()
@@ -73,30 +79,29 @@ async def _decide(
         reason=reason,
         constitution=await reference_in_force(settings, topics),
     )
-    producer = SignedProducer(
-        bootstrap_servers=topics.bootstrap_servers,
-        key=read_signing_key(key) if key else None,
-        security=topics.security,
-    )
-    headers = binary_headers({"type": event_type(ReviewDecision), "subject": sample_id})
-    async with watch(topics, [COMPLIANCE_EVENTS, DEAD_LETTERS]) as events:
-        place = await producer.send(REVIEW_DECISIONS, key=sample_id.encode(), value=decision.to_json(), headers=headers)
-        judged = await events.first(partial(_outcome, place), within_seconds=60.0, what="outcome of the decision")
-    return place, judged
+    submitter = ReviewSubmitter(topics=topics, key=read_signing_key(key) if key else None)
+    return await submitter.submit_and_wait(decision, subject=sample_id, answer=SampleJudged, told_on=COMPLIANCE_EVENTS)
 
 
-def _outcome(place: str, record: Record) -> SampleJudged | None:
-    """Return what a record says became of the decision at `place`, or None where it is about something else.
-
-    Raises:
-        DecisionRefusedError: the record is its dead letter.
-    """
-    if record.topic == COMPLIANCE_EVENTS:
-        return event_caused_by(place, record, SampleJudged)
-    if record.key == place.encode():
-        reason, message = (header(record.headers, f"dlq.{name}") for name in ("reason", "error.message"))
-        raise DecisionRefusedError(f"the decision was refused: {reason}: {message}")
-    return None
+async def _resume(settings: Settings, reason: str, key: Path | None) -> list[RevisionResumed]:
+    topics = _topics(settings)
+    submitter = ReviewSubmitter(topics=topics, key=read_signing_key(key) if key else None)
+    reference = await reference_in_force(settings, topics)
+    resumed = []
+    for halted in (await halts(topics)).values():
+        word = ResumeRevision(
+            topic=halted.topic,
+            partition=halted.partition,
+            model=halted.model,
+            reason=reason,
+            constitution=reference,
+        )
+        subject = f"{halted.topic}/{halted.partition}"
+        _, answer = await submitter.submit_and_wait(
+            word, subject=subject, answer=RevisionResumed, told_on=CONSTITUTION_EVENTS
+        )
+        resumed.append(answer)
+    return resumed
 
 
 def _row(found: InReview, *, show_text: bool) -> dict[str, object]:

@@ -1,12 +1,24 @@
+import asyncio
+import json
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
+from ctrainer.agents.events import event_record
+from ctrainer.agents.records import Record
+from ctrainer.schemas.revision import CollapseMeasure, RevisionHalted
+from ctrainer.schemas.topics import CONSTITUTION_EVENTS, SAMPLES_SLOW_LANE
+from ctrainer.streams.active_constitution import read_constitution
 from ctrainer.streams.embedded import Services
 from ctrainer.streams.embedded.kafka import KafkaBroker
+from ctrainer.streams.embedded.ports import free_port
+from ctrainer.streams.settings import Settings
 from ctrainer.trainer.tiny_model import save_tiny_model
 from tests.e2e.test_slow_lane import Deployment, deploy, logged
 
@@ -18,8 +30,45 @@ HARMLESS = "It comes on Monday."
 
 @pytest.fixture
 def deployment(own_broker: KafkaBroker, services: Services, tmp_path: Path) -> Deployment:
-    model = save_tiny_model(tmp_path / "model", seed=1)
-    return deploy(own_broker, services, tmp_path, CTRAINER_REVISION_MODEL=str(model))
+    model = str(save_tiny_model(tmp_path / "model", seed=1))
+    return deploy(own_broker, services, tmp_path, CTRAINER_REVISION_MODEL=model, CTRAINER_WEB_PORT=str(free_port()))
+
+
+async def halt(deployment: Deployment) -> int:
+    """Leave what a worker leaves whose model has collapsed on every partition; return how many there are."""
+    settings = Settings.read(deployment.environment)
+    reference = read_constitution(settings).reference()
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers) as producer:
+        for partition in range(settings.partitions):
+            halted = RevisionHalted(
+                topic=SAMPLES_SLOW_LANE,
+                partition=partition,
+                offset=0,
+                model=settings.revision_model,
+                measure=CollapseMeasure.REFUSALS,
+                before=0.0,
+                after=1.0,
+                constitution=reference,
+            )
+            cause = Record(topic=halted.topic, partition=partition, offset=0, timestamp=0, key=None, value=None)
+            event = event_record(
+                topic=CONSTITUTION_EVENTS, key=str(partition), data=halted, cause=cause, constitution=reference
+            )
+            await producer.send_and_wait(event.topic, key=event.key, value=event.value)
+    return settings.partitions
+
+
+def until_halted(deployment: Deployment, partitions: int) -> None:
+    """Wait until a worker says that it revises nothing of so many partitions."""
+    url = f"http://127.0.0.1:{deployment.environment['CTRAINER_WEB_PORT']}/health"
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        # Not all is ready at first, and nobody listens at the very first.
+        with suppress(OSError), urlopen(url, timeout=5) as page:
+            if len(json.load(page)["revision_halted"]) == partitions:
+                return
+        time.sleep(0.1)
+    raise AssertionError("the worker knows of no halt")
 
 
 def child_of(pid: int) -> int:
@@ -34,10 +83,17 @@ def child_of(pid: int) -> int:
     raise AssertionError("the worker has started no model")
 
 
-def test_answers_are_revised_or_read_by_a_person_though_the_model_is_killed_at_work(deployment: Deployment) -> None:
-    worker = deployment.start_worker("screening,revision")
+def test_what_a_halt_of_an_earlier_worker_kept_is_revised_or_read_by_a_person_though_the_model_is_killed_at_work(
+    deployment: Deployment,
+) -> None:
+    partitions = asyncio.run(halt(deployment))
+    worker = deployment.start_worker("screening,slow-lane,revision")
+    until_halted(deployment, partitions)
     answers = (INSULT_BESIDE_AN_ANSWER, NOTHING_BUT_AN_INSULT, HARMLESS)
     deployment.produce_records(logged(QUESTION, answer) for answer in answers)
+    assert len(deployment.judged(3)) == 3
+    key = str(deployment.folder / "keys" / "root.pem")
+    assert len(deployment.run("review", "resume", "--reason", "mended", "--key", key, "--json")) == partitions
     os.kill(child_of(worker.pid), signal.SIGKILL)
     judged = deployment.judged(5)
     last = {event["sample_id"]: event for event in sorted(judged, key=lambda event: event["attempt"])}

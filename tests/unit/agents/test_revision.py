@@ -3,13 +3,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from ctrainer.agents.commands import CommandDesk
 from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.loading import load_constitution
 from ctrainer.agents.compliance.policy import Decision, PolicyInput, PolicyUnavailableError, RegorusEngine, bundle_of
-from ctrainer.agents.force import appoint
+from ctrainer.agents.force import JudgesInForce, appoint
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.rejudging import PolicyOutageError
+from ctrainer.agents.review import Review
 from ctrainer.agents.revision import (
     MOST_LOSSES,
     ReviserLostError,
@@ -20,10 +23,11 @@ from ctrainer.agents.revision import (
 from ctrainer.agents.revision_tally import RevisionTally
 from ctrainer.agents.screening import Screening
 from ctrainer.schemas.compliance import SampleJudged
-from ctrainer.schemas.envelope import Event
+from ctrainer.schemas.envelope import Event, binary_headers, event_type, header
 from ctrainer.schemas.preferences import PreferencePair
-from ctrainer.schemas.revision import RevisionHalted
+from ctrainer.schemas.revision import ResumeRevision, RevisionHalted, RevisionResumed
 from ctrainer.schemas.samples import AcceptedSample, ParkedSample
+from ctrainer.schemas.signature import Requester, sign
 from ctrainer.trainer.collapse import LEAST
 from ctrainer.trainer.revision import Draft, Rewriting
 from tests.unit.agents.conftest import InMemoryTopics
@@ -63,6 +67,12 @@ DOCUMENT: dict[str, Any] = {
 LENIENT = DOCUMENT | {"principles": DOCUMENT["principles"][1:]}
 RUDE = "Listen, you fool: the parcel for Anna comes to Rome on Monday. Write to anna@shop.example then."
 CIVIL = "Listen, please: the parcel for Anna comes to Rome on Monday. Write to <EMAIL_1> then."
+REFUSAL = "I'm sorry, but I can't help with that."
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
+REQUESTERS = {
+    name: Requester(key_id=name, public_key=KEY.public_key(), tenants=frozenset({tenant}))
+    for name, tenant in (("root", "*"), ("rita", "shop"))
+}
 CALL = {"id": "c1", "type": "function", "function": {"name": "track", "arguments": '{"parcel": 7}'}}
 
 
@@ -102,7 +112,7 @@ class Flow:
         constitution = load_constitution(json.dumps(document))
         self.engine = RegorusEngine(bundle_of(constitution))
         judges = appoint(Court(constitution), self.engine)
-        self.judges = lambda: judges
+        self.judges: JudgesInForce = lambda: judges
 
     async def screen(self, answer: str = RUDE, question: str = "Where is it?", **message: Any) -> None:
         request: dict[str, Any] = {"messages": [{"role": "user", "content": question}], "model": "m"}
@@ -120,7 +130,7 @@ class Flow:
         self.deliver(await Screening(judges=self.judges)(of(record)))
 
     def stage(self, reviser: Scripted) -> Revision:
-        return Revision(judges=self.judges, reviser=reviser, tally=self.tally)
+        return Revision(judges=self.judges, reviser=reviser, topics=self.topics, tally=self.tally)
 
     def deliver(self, outputs: Sequence[OutputRecord]) -> None:
         for output in outputs:
@@ -133,6 +143,26 @@ class Flow:
         model = Scripted(*said)
         self.deliver(await self.stage(model)(of(*self.waiting())))
         return model
+
+    async def resume(self, *, key_id: str, **said: Any) -> Sequence[OutputRecord]:
+        fields = {
+            "topic": "samples.slow-lane",
+            "partition": 0,
+            "model": "scripted",
+            "reason": "mended",
+            "constitution": self.judges().court.reference,
+        }
+        word = ResumeRevision.model_validate(fields | said)
+        key, value = f"{word.topic}/{word.partition}".encode(), word.to_json()
+        headers = (
+            *binary_headers({"type": event_type(ResumeRevision)}),
+            sign(KEY, key_id=key_id, key=key, value=value),
+        )
+        record = self.topics.append(OutputRecord("review.decisions", key, value, 1, headers))
+        desk = CommandDesk(requesters=REQUESTERS, in_force=lambda: self.judges().court.reference)
+        review = Review(desk=desk, topics=self.topics, judges=self.judges)
+        await review.restore(0, record.offset)
+        return await review(of(record))
 
     def last(self) -> SampleJudged:
         records = self.topics.records["compliance.events", 0]
@@ -310,8 +340,7 @@ async def test_a_model_that_refuses_everything_halts_the_stage_after_an_event(fl
     for _ in range(LEAST + 1):
         await flow.screen()
     records = flow.waiting()
-    refused = "I'm sorry, but I can't help with that."
-    stage = flow.stage(Scripted(*([refused] for _ in records)))
+    stage = flow.stage(Scripted(*([REFUSAL] for _ in records)))
     for record in records[:LEAST]:
         flow.deliver(await stage(of(record)))
     (event,) = [
@@ -327,11 +356,87 @@ async def test_a_model_that_refuses_everything_halts_the_stage_after_an_event(fl
     assert flow.tally.facts() == {"0": "refusals"}
 
 
+async def collapsed(flow: Flow) -> Record:
+    """Let a model refuse until it is halted, and return a record that waits behind."""
+    for _ in range(LEAST + 1):
+        await flow.screen()
+    *refused, waiting = flow.waiting()
+    flow.deliver(await flow.stage(Scripted(*([REFUSAL] for _ in refused)))(of(*refused)))
+    return waiting
+
+
+async def test_a_halt_outlives_the_worker_and_holds_for_its_partition_and_model_alone(flow: Flow) -> None:
+    waiting = await collapsed(flow)
+    flow.tally = RevisionTally()
+    successor = flow.stage(Scripted([CIVIL]))
+    await successor.restore(0, waiting.offset)
+    assert flow.tally.facts() == {"0": "refusals"}
+    with pytest.raises(RevisionHaltedError):
+        await successor(of(waiting))
+    other = Scripted([CIVIL])
+    other.name = "another model"
+    mended = flow.stage(other)
+    await mended.restore(0, waiting.offset)
+    flow.deliver(await mended(of(waiting)))
+    assert flow.last().verdict == "revised"
+    elsewhere = flow.stage(Scripted([CIVIL]))
+    await elsewhere.restore(1, 0)
+    assert flow.tally.facts() == {}
+
+
+async def test_a_person_lifts_a_halt_and_what_the_model_did_before_counts_no_more(flow: Flow) -> None:
+    waiting = await collapsed(flow)
+    stage = flow.stage(Scripted([CIVIL]))
+    await stage.restore(0, waiting.offset)
+    (answer,) = await flow.resume(key_id="root")
+    flow.deliver([answer])
+    resumed = Event[RevisionResumed].from_json(answer.value).data
+    assert (resumed.partition, resumed.model, resumed.resumed_by) == (0, "scripted", "root")
+    assert (answer.topic, answer.key) == ("constitution.events", b"samples.slow-lane/0")
+    await stage.restore(0, waiting.offset)
+    flow.deliver(await stage(of(waiting)))
+    assert flow.last().verdict == "revised"
+    assert flow.tally.facts() == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "key_id", "reason"),
+    [
+        ({}, "rita", "foreign-tenant"),
+        ({}, "nobody", "unknown-signer"),
+        ({"partition": 1}, "root", "not-halted"),
+        ({"model": "another"}, "root", "not-halted"),
+        ({"topic": "flywheel.samples"}, "root", "not-halted"),
+    ],
+)
+async def test_word_that_lifts_no_halt_is_a_dead_letter(
+    flow: Flow, said: dict[str, Any], key_id: str, reason: str
+) -> None:
+    await collapsed(flow)
+    (letter,) = await flow.resume(key_id=key_id, **said)
+    assert letter.topic == "dead-letters"
+    assert header(letter.headers, "dlq.reason") == reason
+
+
+async def test_the_same_model_can_collapse_again_after_a_halt_was_lifted(flow: Flow) -> None:
+    waiting = await collapsed(flow)
+    flow.deliver(await flow.resume(key_id="root"))
+    for _ in range(LEAST):
+        await flow.screen()
+    later = flow.waiting()[waiting.offset :]
+    again = [record for record in later if ParkedSample.from_json(record.value).waits_for == "revision"]
+    stage = flow.stage(Scripted(*([REFUSAL] for _ in again)))
+    await stage.restore(0, waiting.offset)
+    assert flow.tally.facts() == {}
+    flow.deliver(await stage(of(*again)))
+    await stage.restore(0, again[-1].offset + 1)
+    assert flow.tally.facts() == {"0": "refusals"}
+
+
 async def test_a_batch_in_which_the_model_collapses_is_finished_first(flow: Flow) -> None:
     for _ in range(LEAST + 2):
         await flow.screen()
-    refused = "I'm sorry, but I can't help with that."
-    stage = flow.stage(Scripted(*([refused] for _ in range(LEAST + 2))))
+    stage = flow.stage(Scripted(*([REFUSAL] for _ in range(LEAST + 2))))
     outputs = await stage(of(*flow.waiting()))
     assert sum(output.topic == "constitution.events" for output in outputs) == 1
     assert sum(output.topic == "compliance.events" for output in outputs) == LEAST + 2
@@ -339,8 +444,7 @@ async def test_a_batch_in_which_the_model_collapses_is_finished_first(flow: Flow
 
 async def test_a_batch_that_comes_again_counts_once_towards_a_collapse(flow: Flow) -> None:
     await flow.screen()
-    refused = "I'm sorry, but I can't help with that."
-    stage = flow.stage(Scripted(*([refused] for _ in range(LEAST + 2))))
+    stage = flow.stage(Scripted(*([REFUSAL] for _ in range(LEAST + 2))))
     for _ in range(LEAST + 2):
         await stage(of(*flow.waiting()))
     assert not flow.tally.halted
