@@ -1,5 +1,6 @@
 """The constitution stage: each document of `constitution.updates` is enacted, or refused with all its faults."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,11 +49,11 @@ class Constitutions:
         self._desk = desk
 
     async def __call__(self, batch: RecordBatch) -> Sequence[OutputRecord]:
-        """Return one event for each document."""
-        return [self._answer(record) for record in batch.records]
+        """Return one event for each document. To read a large one takes its time: other work goes on meanwhile."""
+        return [await self._answer(record) for record in batch.records]
 
-    def _answer(self, record: Record) -> OutputRecord:
-        data = self._outcome(record)
+    async def _answer(self, record: Record) -> OutputRecord:
+        data = await asyncio.to_thread(self._outcome, record)
         reference = data.constitution or self._desk.desk.in_force()
         return event_record(
             topic=CONSTITUTION_EVENTS, key=data.constitution_id, data=data, cause=record, constitution=reference

@@ -1,7 +1,8 @@
 """Keeps the constitution in force up to date with `constitution.updates` in this process."""
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from ctrainer.agents.compliance.loading import ConstitutionError
@@ -19,20 +20,20 @@ async def latest_constitution(
     records: AsyncIterator[Record], desk: ConstitutionDesk, otherwise: Constitution
 ) -> Constitution:
     """Return the last document that may come into force."""
-    latest = otherwise
-    async for record in records:
-        latest = _readable(record, desk) or latest
-    return latest
+    return await _latest([record async for record in records], desk) or otherwise
 
 
 class ConstitutionWatch:
-    """Enacts each new document: whatever begins a batch after that judges by it."""
+    """Enacts each new document: whatever begins a batch after that judges by it.
+
+    To read a large one takes its time: other work of the process goes on meanwhile.
+    """
 
     def __init__(self, *, desk: ConstitutionDesk, force: Force, appoint: Callable[[Constitution], Judges]) -> None:
         self._desk = desk
         self._force = force
         self._appoint = appoint
-        self._latest: Constitution | None = None
+        self._fresh: list[Record] = []
 
     def follower(self, *, bootstrap_servers: str, security: Mapping[str, Any]) -> TopicFollower:
         """Return the service that watches."""
@@ -40,25 +41,36 @@ class ConstitutionWatch:
             bootstrap_servers=bootstrap_servers,
             security=security,
             topics=[CONSTITUTION_UPDATES],
-            apply=self._apply,
-            changed=self._enact,
+            apply=self.apply,
+            changed=self.enact,
         )
 
-    def _apply(self, record: Record) -> None:
-        self._latest = _readable(record, self._desk) or self._latest
+    def apply(self, record: Record) -> None:
+        """Note a document."""
+        self._fresh.append(record)
 
-    def _enact(self) -> None:
-        latest = self._latest
+    async def enact(self) -> None:
+        """Put the last document noted since the last call that may come into force into force, if there is one."""
+        fresh, self._fresh = self._fresh, []
+        latest = await _latest(fresh, self._desk)
         if latest is None or latest.digest == self._force.reference().digest:
             return
         self._force.enact(self._appoint(latest))
         _LOG.info("constitution %s version %s is in force: %s", latest.id, latest.version, latest.digest)
 
 
-def _readable(record: Record, desk: ConstitutionDesk) -> Constitution | None:
-    """Return the document of a record; one that is refused changes nothing, and the constitution stage says why."""
-    try:
-        return desk.read(record)
-    except ConstitutionError as error:
-        _LOG.warning("constitution.updates/%d/%d is refused: %s", record.partition, record.offset, error.faults[0])
-        return None
+async def _latest(records: Sequence[Record], desk: ConstitutionDesk) -> Constitution | None:
+    return await asyncio.to_thread(_last_readable, records, desk)
+
+
+def _last_readable(records: Sequence[Record], desk: ConstitutionDesk) -> Constitution | None:
+    """Return the last document that may come into force, and read none before it; None where there is none.
+
+    One that is refused changes nothing, and the constitution stage says why.
+    """
+    for record in reversed(records):
+        try:
+            return desk.read(record)
+        except ConstitutionError as error:
+            _LOG.warning("constitution.updates/%d/%d is refused: %s", record.partition, record.offset, error.faults[0])
+    return None

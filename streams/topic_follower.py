@@ -1,7 +1,7 @@
 """Follows whole topics from their first record on, for as long as it runs: how a process keeps a picture of them."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -15,7 +15,7 @@ class TopicFollower(Service):
     """Hands every committed record of `topics` to `apply`, old ones first, then new ones as they come.
 
     `caught_up` is set once everything that was there at the start has been applied. `changed` is called after each
-    group of records.
+    group of records, and waited for.
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class TopicFollower(Service):
         security: Mapping[str, Any],
         topics: Sequence[str],
         apply: Callable[[Record], None],
-        changed: Callable[[], None] = lambda: None,
+        changed: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__()
         self.caught_up = asyncio.Event()
@@ -68,6 +68,10 @@ class TopicFollower(Service):
             places = [await consumer.position(place) >= end for place, end in ends.items()]
             if all(places):
                 self.caught_up.set()
-                self._changed()
+                await self._tell()
         elif fetched:
-            self._changed()
+            await self._tell()
+
+    async def _tell(self) -> None:
+        if self._changed is not None:
+            await self._changed()

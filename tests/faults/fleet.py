@@ -93,7 +93,7 @@ class Fleet:
             security={},
             topics=[TRAINING_ASSIGNMENTS, TRAINING_PROGRESS],
             apply=self._apply,
-            changed=self.news.set,
+            changed=self._tell,
         )
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._nursery())
@@ -225,6 +225,9 @@ class Fleet:
 
     def _apply(self, record: Record) -> None:
         self.sessions = self.sessions.after(record)
+
+    async def _tell(self) -> None:
+        self.news.set()
 
     async def _heard(self) -> None:
         self.news.clear()

@@ -119,9 +119,9 @@ def are_in_dialect(patterns: Sequence[Pattern]) -> bool:
     return True
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _database(expressions: tuple[tuple[str, bool], ...]) -> hyperscan.Database:
-    """Return the compiled database: it takes seconds to make and is only read."""
+    """Return the compiled database: it takes seconds to make, during which other threads run, and is only read."""
     database = hyperscan.Database()
     database.compile(
         expressions=[text.encode() for text, _ in expressions],

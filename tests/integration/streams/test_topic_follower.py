@@ -21,7 +21,7 @@ class Picture:
     def apply(self, record: Record) -> None:
         self.values.append(record.value)
 
-    def changed(self) -> None:
+    async def changed(self) -> None:
         self.changes.put_nowait(len(self.values))
 
     async def until(self, count: int) -> None:

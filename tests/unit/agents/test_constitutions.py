@@ -1,4 +1,7 @@
+import asyncio
 import json
+from dataclasses import dataclass, field
+from threading import Event
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -9,7 +12,7 @@ from ctrainer.agents.constitutions import ConstitutionDesk, Constitutions
 from ctrainer.agents.records import Record, RecordBatch
 from ctrainer.schemas.constitution import Constitution, ConstitutionUpdated
 from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH
-from ctrainer.schemas.envelope import Event
+from ctrainer.schemas.envelope import Event as Envelope
 from ctrainer.schemas.signature import Requester, sign
 
 CONSTITUTION = default_constitution()
@@ -38,7 +41,7 @@ async def outcome(record: Record, desk: ConstitutionDesk) -> ConstitutionUpdated
     batch = RecordBatch(topic=record.topic, partition=0, epoch=1, records=(record,))
     (output,) = await Constitutions(desk)(batch)
     assert output.topic == "constitution.events"
-    return Event[ConstitutionUpdated].from_json(output.value).data
+    return Envelope[ConstitutionUpdated].from_json(output.value).data
 
 
 def desk(pinned: str | None = None) -> ConstitutionDesk:
@@ -71,6 +74,25 @@ async def test_a_document_that_may_not_come_into_force_is_refused_with_its_fault
     assert any(fault in told for told in said.faults)
     with pytest.raises(ConstitutionError):
         desk().read(record)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowDesk(ConstitutionDesk):
+    """A desk over a document that takes long: until the event loop has done something else meanwhile."""
+
+    others_ran: Event = field(default_factory=Event)
+
+    def read(self, record: Record) -> Constitution:
+        assert self.others_ran.wait(20), "the event loop stood still"
+        return ConstitutionDesk.read(self, record)
+
+
+async def test_other_work_goes_on_while_a_large_document_is_read() -> None:
+    slow = SlowDesk(desk=DESK, governance_hash=GOVERNANCE_HASH)
+    said = asyncio.create_task(outcome(update(document(version="9")), slow))
+    await asyncio.sleep(0)
+    slow.others_ran.set()
+    assert (await said).outcome == "enacted"
 
 
 async def test_a_pinned_deployment_takes_no_other_document() -> None:

@@ -1,3 +1,4 @@
+import json
 import time
 
 import pytest
@@ -147,6 +148,29 @@ def test_a_principle_without_rules_may_be_observed() -> None:
     assert len(load_constitution(document(principle(), observed)).principles) == 2
 
 
+def test_a_document_of_five_thousand_principles_is_read_at_once() -> None:
+    many = [
+        principle(id=f"p{number}", rules=[{"id": f"r{number}", "label": "R", "pattern": f"word{number}"}])
+        for number in range(5_000)
+    ]
+    text = json.dumps(yaml.safe_load(document()) | {"principles": many})
+    started = time.process_time()
+    assert len(load_constitution(text).principles) == 5_000
+    assert time.process_time() - started < 2.0, "read as YAML it takes several times as long"
+
+
+@pytest.mark.parametrize("changes", [{"id": "again"}, {"minimum_score": float("nan")}])
+def test_json_has_the_faults_that_the_same_text_has_as_yaml(changes: dict[str, object]) -> None:
+    text = json.dumps(yaml.safe_load(document()))[:-1] + ", " + json.dumps(changes)[1:]
+    assert faults_of(text) == faults_of("# no JSON\n" + text).replace("line 2", "line 1")
+
+
+def test_json_and_yaml_mean_the_same() -> None:
+    loaded = load_constitution(document(principle(mode="enforce", statement="d\u00e9j\u00e0\n \U0001f600 'x' / \\ \t")))
+    assert load_constitution(json.dumps(json.loads(loaded.to_json()))) == loaded
+    assert load_constitution("# no JSON\n" + loaded.to_json().decode()) == loaded
+
+
 ALIASES = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
@@ -164,6 +188,7 @@ ALIASES = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         "principles: [&a {id: *a}]",
         ALIASES + "principles: *i",
         "[" * 50_000,
+        '{"a":' * 50_000,
         "x" * 1_048_577,
         document() + "id: other\n",
         document().replace("severity: low", "severity: low\n  mode: 'off'\n  mode: enforce"),
