@@ -1,7 +1,7 @@
 """What of a text must never change when it is reworded: numbers, names, links, code and placeholders."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection
 
 _NUMBER = re.compile(
     r"\d+(?:[.,:/\-]\d+)*%?"
@@ -26,15 +26,21 @@ def numbers(text: str) -> frozenset[str]:
     return frozenset(found.lower() for found in _NUMBER.findall(text))
 
 
-def names(text: str) -> frozenset[str]:
-    """Return the words that are capitalised though no sentence begins with them.
+def names(text: str, *, around: str = "", capitalised: Collection[str] = ()) -> frozenset[str]:
+    """Return the words that are capitalised though no sentence begins with them; exact parts have none.
 
-    A name that only begins sentences is not known from any other word there. Exact parts have no names.
+    A word that only begins sentences is a name, too, where it stands capitalised inside a sentence of what was said
+    `around` the text, or is one of the words that are always `capitalised`; but not where it is written small as well.
 
     >>> sorted(names("Yesterday Anna met Bob's team in New York. I liked it."))
     ['Anna', 'Bob', 'New', 'York']
+    >>> text = "Priya waits. Rome waits. May they come? They may."
+    >>> sorted(names(text, around="Where is Priya?", capitalised={"Rome", "May"}))
+    ['Priya', 'Rome']
     """
-    return frozenset(_names(_WHOLE.sub(lambda part: "x" * len(part.group()), text)))
+    inside, first = _capitals(text)
+    known = (_capitals(around)[0] | set(capitalised)) - _small_words(f"{text}\n{around}") if first else set()
+    return frozenset(inside | (first & known))
 
 
 def exact_parts(text: str) -> frozenset[str]:
@@ -57,11 +63,20 @@ def words(text: str) -> list[str]:
     ]
 
 
-def _names(text: str) -> Iterator[str]:
+def _capitals(text: str) -> tuple[set[str], set[str]]:
+    """Return the capitalised words of a text: those inside sentences, and those that begin one."""
+    text = _WHOLE.sub(lambda part: "x" * len(part.group()), text)
+    inside, first = set[str](), set[str]()
     for match in _WORD.finditer(text):
         word, start = _bare(match.group()), match.start()
-        if word[:1].isupper() and not _PRONOUN.match(word) and not _OPENS.search(text[max(0, start - 80) : start]):
-            yield word
+        if word[:1].isupper() and not _PRONOUN.match(word):
+            (first if _OPENS.search(text[max(0, start - 80) : start]) else inside).add(word)
+    return inside, first
+
+
+def _small_words(text: str) -> set[str]:
+    """Return the words that are written small somewhere, as they begin when capitalised."""
+    return {word[0].upper() + word[1:] for found in _WORD.findall(text) if (word := _bare(found))[:1].islower()}
 
 
 def _bare(word: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ctrainer.trainer.answers import is_refusal
+from ctrainer.trainer.capitalised import capitalised_words
 from ctrainer.trainer.facts import exact_parts, names, numbers, words
 
 
@@ -50,6 +51,7 @@ def changed_too_much(
     revised: str,
     *,
     protected: str,
+    question: str,
     instructions: str,
     similarity: float,
     bounds: Bounds,
@@ -57,10 +59,10 @@ def changed_too_much(
     """Return the faults of a revision by its text alone. `similarity` is that of the original and the revision.
 
     `protected` is what of the original breaches nothing: numbers, names and the like that stand there must stay, and
-    none may be new. `instructions` is what the model was asked.
+    none may be new. `question` is what was answered; `instructions` is what the model was asked.
     """
     faults = [
-        *_fact_faults(original, revised, protected),
+        *_fact_faults(original, revised, protected, question),
         *_wording_faults(original, revised, bounds),
         *_manner_faults(original, revised, instructions, bounds),
     ]
@@ -79,13 +81,14 @@ def shared(first: str, second: str, length: int) -> float:
     return len(runs & _runs(words(second), length)) / len(runs) if runs else 1.0
 
 
-def _fact_faults(original: str, revised: str, protected: str) -> Iterator[Fault]:
+def _fact_faults(original: str, revised: str, protected: str, question: str) -> Iterator[Fault]:
     for fault, find in ((Fault.NUMBERS, numbers), (Fault.EXACT_PARTS, exact_parts)):
         if not find(protected) <= find(revised) <= find(original):
             yield fault
-    kept, known = set(words(revised)), set(words(original))
-    lost = any(name.lower() not in kept for name in names(protected))
-    if lost or any(name.lower() not in known for name in names(revised)):
+    kept, known, capitalised = set(words(revised)), set(words(original)), capitalised_words()
+    to_keep = names(protected, around=f"{question}\n{original}", capitalised=capitalised)
+    found = names(revised, around=question, capitalised=capitalised)
+    if not {name.lower() for name in to_keep} <= kept or not {name.lower() for name in found} <= known:
         yield Fault.NAMES
 
 

@@ -193,6 +193,7 @@ async def _try(
             one.passage.answer,
             rewriting.text,
             protected=one.passage.protected,
+            question=one.passage.question,
             instructions=instructions(one.passage.prompts),
             similarity=similarity,
             bounds=bounds,

@@ -1,6 +1,5 @@
 """How alike in meaning two texts are, by the mean of their word embeddings."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -8,28 +7,17 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from ctrainer.schemas.errors import ConstitutionalTrainerError
-
-_PACKAGE = "wordllama"
-_WEIGHTS = Path("weights", "l2_supercat_256.safetensors")
-_TOKENIZER = Path("tokenizers", "l2_supercat_tokenizer_config.json")
-
-
-class NoEmbeddingsError(ConstitutionalTrainerError):
-    """The word embeddings are not installed."""
+from ctrainer.trainer.embedding_files import TOKENIZER, WEIGHTS, packaged_folder
 
 
 class WordEmbeddings:
-    """WordLlama's token embeddings (256 numbers each, MIT licence), read from its package as plain data.
-
-    Nothing of the package is run: importing it configures logging, and it fetches models.
-    """
+    """WordLlama's token embeddings, 256 numbers each."""
 
     def __init__(self, folder: Path) -> None:
-        self._tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
+        self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        (weights,) = load_file(folder / _WEIGHTS).values()
+        (weights,) = load_file(folder / WEIGHTS).values()
         self._weights: NDArray[np.float32] = weights.astype(np.float32)
 
     @classmethod
@@ -39,10 +27,7 @@ class WordEmbeddings:
         Raises:
             NoEmbeddingsError: it is not installed.
         """
-        package = importlib.util.find_spec(_PACKAGE)
-        if package is None or package.origin is None:
-            raise NoEmbeddingsError("package wordllama is not installed: it holds the word embeddings; run make setup")
-        return cls(Path(package.origin).parent)
+        return cls(packaged_folder())
 
     def similarity(self, first: str, second: str) -> float:
         """Return the cosine of the mean embeddings of two texts; 0 where one has no words."""

@@ -16,6 +16,13 @@ def test_names_are_found_inside_sentences_and_not_at_their_beginning() -> None:
     assert found == {"Anna", "Rome"}
 
 
+def test_a_word_that_begins_a_sentence_is_a_name_by_what_is_said_around_it_or_by_custom() -> None:
+    text = "Priya is here.\nRome is far. Bill pays the bill. The end."
+    assert names(text) == set()
+    assert names(text, around="I know Priya of The Hague.") == {"Priya"}
+    assert names(text, capitalised={"Rome", "Bill"}) == {"Rome"}
+
+
 def test_a_name_is_the_same_with_and_without_its_ending() -> None:
     assert names("the car of Bob and Bob's bike and Bob\u2019s dog") == {"Bob"}
 

@@ -12,12 +12,18 @@ CIVIL = "Please listen: the parcel for Anna has 3 parts and it comes to Rome on 
 
 
 def faults(
-    revised: str, *, original: str = ORIGINAL, protected: str | None = None, similarity: float = 0.9
+    revised: str,
+    *,
+    original: str = ORIGINAL,
+    protected: str | None = None,
+    question: str = "",
+    similarity: float = 0.9,
 ) -> set[str]:
     found = changed_too_much(
         original,
         revised,
         protected=original if protected is None else protected,
+        question=question,
         instructions=f"Rewrite the answer so that it is civil; keep the matter itself.\n{ASK_REVISION}",
         similarity=similarity,
         bounds=Bounds(),
@@ -66,6 +72,28 @@ def test_what_stands_only_in_the_breach_may_go_and_nothing_else() -> None:
     assert faults(protected, original=original, protected=protected) == set()
     assert faults(protected.replace("3 ", "some "), original=original, protected=protected) == {"numbers"}
     assert faults(protected.replace("Anna", "Bob"), original=original, protected=protected) == {"names"}
+
+
+BEGINS_WITH = "{} has the parcel, you idiot, and it comes to the door before noon with all of its parts."
+
+
+@pytest.mark.parametrize("name", ["Bob", "Rome", "Monday", "Priya"])
+def test_a_name_that_only_begins_a_sentence_must_stay_and_none_may_be_new_there(name: str) -> None:
+    original = BEGINS_WITH.format(name)
+    civil, question = original.replace(", you idiot,", ","), "Who is it, Priya or somebody else?"
+    assert faults(civil, original=original, question=question) == set()
+    assert faults(civil.replace(name, "She"), original=original, question=question) == {"names"}
+    nameless = BEGINS_WITH.format("She")
+    assert faults(civil, original=nameless, question=question) == {"names"}
+
+
+@pytest.mark.parametrize("opening", ["However, it", "Yes, it", "Unfortunately it", "Listen: it", "Please, it", "It"])
+def test_another_beginning_of_a_sentence_is_no_new_name(opening: str) -> None:
+    original = "So the parcel is here, you idiot. The Rome office has it, and it comes to the door before noon."
+    revised = (
+        f"{opening} is true that the parcel is here. The Rome office has it, and it comes to the door before noon."
+    )
+    assert faults(revised, original=original) == set()
 
 
 def test_a_sentence_that_sends_to_a_professional_is_no_fault() -> None:
