@@ -1,8 +1,7 @@
 """Where the samples of `flywheel.samples` are: each in exactly one place, or the sum does not come out."""
 
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 
 import orjson
 
@@ -12,10 +11,10 @@ from ctrainer.schemas.compliance import Verdict
 from ctrainer.schemas.envelope import header
 from ctrainer.schemas.message import Message
 from ctrainer.schemas.topics import COMPLIANCE_EVENTS, DEAD_LETTERS, FLYWHEEL_SAMPLES
+from ctrainer.streams.outcome_table import OutcomeTable, Place
 
-Place = tuple[int, int]
-"""Partition and offset of a record of `flywheel.samples`."""
 _DEAD = "dead"
+_OUTCOMES: tuple[str, ...] = (*Verdict, _DEAD)
 
 
 class Balance(Message):
@@ -44,43 +43,24 @@ class Balance(Message):
         return not self.lost and not self.twice
 
 
-@dataclass(slots=True)
-class _Outcomes:
-    """The last outcome of each sample by place, and the places that have two of one attempt."""
-
-    last: dict[Place, tuple[int, str]]
-    twice: set[Place]
-
-    def note(self, place: Place, attempt: int, outcome: str) -> None:
-        """Add an outcome."""
-        known = self.last.get(place)
-        if known is not None and known[0] == attempt:
-            self.twice.add(place)
-        if known is None or attempt >= known[0]:
-            self.last[place] = attempt, outcome
-
-
 async def balance_of(topics: Topics) -> Balance:
-    """Return the balance of all samples that `flywheel.samples` still holds.
+    """Return the balance of all samples that `flywheel.samples` still holds; it takes five bytes of memory for each.
 
-    Outcomes are read before samples, so that none is missing only because it came later.
+    Samples that come meanwhile are left out, and outcomes that come meanwhile are read as far as they reach.
     """
     ends = await topics.end_offsets(FLYWHEEL_SAMPLES)
-    outcomes = await _outcomes(topics)
-    places = [
-        (record.partition, record.offset)
-        async for record in topics.read_topic(FLYWHEEL_SAMPLES)
-        if record.offset < ends[record.partition]
-    ]
-    reached: dict[int, int] = defaultdict(lambda: -1)
-    for partition, offset in outcomes.last:
-        reached[partition] = max(reached[partition], offset)
-    counts: dict[str, int] = defaultdict(int)
-    for partition, offset in places:
+    table = OutcomeTable()
+    async for record in topics.read_topic(FLYWHEEL_SAMPLES):
+        if record.offset < ends[record.partition]:
+            table.add((record.partition, record.offset))
+    reached = await _note_outcomes(topics, table)
+    counts: Counter[str] = Counter()
+    for (partition, offset), outcome, twice in table:
         missing = "lost" if offset < reached[partition] else "waiting"
-        counts[outcomes.last.get((partition, offset), (0, missing))[1]] += 1
+        counts[missing if outcome is None else _OUTCOMES[outcome]] += 1
+        counts["twice"] += twice
     return Balance(
-        received=len(places),
+        received=counts.total() - counts["twice"],
         accepted=counts[Verdict.ACCEPT],
         redacted=counts[Verdict.REDACT],
         revised=counts[Verdict.REVISED],
@@ -91,28 +71,34 @@ async def balance_of(topics: Topics) -> Balance:
         dead=counts[_DEAD],
         waiting=counts["waiting"],
         lost=counts["lost"],
-        twice=len(outcomes.twice.intersection(places)),
+        twice=counts["twice"],
     )
 
 
-async def _outcomes(topics: Topics) -> _Outcomes:
-    found = _Outcomes({}, set())
-    async for record in topics.read_topic(COMPLIANCE_EVENTS):
-        for place, attempt, verdict in _judged(record):
-            found.note(place, attempt, verdict)
-    async for record in topics.read_topic(DEAD_LETTERS):
-        if header(record.headers, "dlq.src.topic") == FLYWHEEL_SAMPLES:
-            partition, offset = (header(record.headers, f"dlq.src.{name}") for name in ("partition", "offset"))
-            found.note((int(partition or -1), int(offset or -1)), 0, _DEAD)
-    return found
+async def _note_outcomes(topics: Topics, table: OutcomeTable) -> Mapping[int, int]:
+    """Note every outcome, and return the highest offset of each partition that has one."""
+    reached: dict[int, int] = defaultdict(lambda: -1)
+    for topic, read in ((COMPLIANCE_EVENTS, _judged), (DEAD_LETTERS, _died)):
+        async for record in topics.read_topic(topic):
+            for (partition, offset), attempt, outcome in read(record):
+                table.note((partition, offset), attempt=attempt, outcome=_OUTCOMES.index(outcome))
+                reached[partition] = max(reached[partition], offset)
+    return reached
 
 
 def _judged(record: Record) -> Iterator[tuple[Place, int, str]]:
     """Yield place, attempt and verdict of a decision; other records of the topic have none."""
     try:
         data = orjson.loads(record.value or b"")["data"]
-        source, verdict = data["source"], data["verdict"]
+        source, verdict = data["source"], Verdict(data["verdict"])
         if source["topic"] == FLYWHEEL_SAMPLES:
-            yield (source["partition"], source["offset"]), data["attempt"], verdict
-    except (orjson.JSONDecodeError, KeyError, TypeError):
+            yield (int(source["partition"]), int(source["offset"])), int(data["attempt"]), verdict
+    except (KeyError, TypeError, ValueError):
         return
+
+
+def _died(record: Record) -> Iterator[tuple[Place, int, str]]:
+    """Yield the place of a dead sample; other dead letters have none."""
+    partition, offset = (header(record.headers, f"dlq.src.{name}") or "" for name in ("partition", "offset"))
+    if header(record.headers, "dlq.src.topic") == FLYWHEEL_SAMPLES and partition.isdecimal() and offset.isdecimal():
+        yield (int(partition), int(offset)), 0, _DEAD

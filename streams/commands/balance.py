@@ -17,6 +17,7 @@ def balance(*, json: Annotated[bool, typer.Option("--json", help="one JSON objec
     """Count where the samples of flywheel.samples are; exit code 1 where one is lost or counts twice.
 
     Reads the input, the decisions and the dead letters through. Of several decisions on a sample the last one counts.
+    Takes five bytes of memory for each sample of the input.
     """
     settings = Settings.read()
     topics = TopicReader(bootstrap_servers=locate(settings).bootstrap_servers, security=client_security(settings))

@@ -104,10 +104,22 @@ async def test_of_two_attempts_the_later_one_says_where_a_sample_is(topics: InMe
     assert (found.accepted, found.in_review, found.balances) == (3, 0, True)
 
 
+async def test_a_verdict_that_is_not_known_is_no_outcome(topics: InMemoryTopics) -> None:
+    await judge(topics, inputs(topics))
+    judged = topics.records["compliance.events", 0]
+    judged[0] = judged[0]._replace(value=(judged[0].value or b"").replace(b'"verdict":"accept"', b'"verdict":"maybe"'))
+    found = await balance_of(topics)
+    assert (found.lost, found.balances, sum_of(found)) == (1, False, found.received)
+
+
 async def test_what_else_lies_on_the_topics_disturbs_neither_balance_nor_review_list(topics: InMemoryTopics) -> None:
     for topic in ("compliance.events", "samples.slow-lane", "dead-letters"):
         for value in (None, b"", b"{", b"[]", b"null", b'{"data": 7}', b'{"data": {"source": [], "verdict": 1}}'):
             topics.append(OutputRecord(topic, b"key", value, 1))
+    for headers in (("x", "0"), ("", ""), ("0", "-1")):
+        place = zip(("dlq.src.partition", "dlq.src.offset"), (text.encode() for text in headers), strict=True)
+        dead = (("dlq.src.topic", b"flywheel.samples"), *place)
+        topics.append(OutputRecord("dead-letters", b"key", b"", 1, dead))
     await judge(topics, inputs(topics))
     assert (await balance_of(topics)).balances
     assert [found.sample.reasons for found in await samples_in_review(topics)] == [("discrimination",)]
