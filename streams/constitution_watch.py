@@ -29,10 +29,18 @@ class ConstitutionWatch:
     To read a large one takes its time: other work of the process goes on meanwhile.
     """
 
-    def __init__(self, *, desk: ConstitutionDesk, force: Force, appoint: Callable[[Constitution], Judges]) -> None:
+    def __init__(
+        self,
+        *,
+        desk: ConstitutionDesk,
+        force: Force,
+        appoint: Callable[[Constitution], Judges],
+        patience_seconds: float = 1.0,
+    ) -> None:
         self._desk = desk
         self._force = force
         self._appoint = appoint
+        self._patience_seconds = patience_seconds
         self._fresh: list[Record] = []
 
     def follower(self, *, bootstrap_servers: str, security: Mapping[str, Any]) -> TopicFollower:
@@ -50,13 +58,23 @@ class ConstitutionWatch:
         self._fresh.append(record)
 
     async def enact(self) -> None:
-        """Put the last document noted since the last call that may come into force into force, if there is one."""
-        fresh, self._fresh = self._fresh, []
-        latest = await _latest(fresh, self._desk)
+        """Put the last document noted since the last call that may come into force into force, if there is one.
+
+        Where it cannot be told who signed them, it is tried again until it can.
+        """
+        latest = await self._latest_of_fresh()
+        self._fresh = []
         if latest is None or latest.digest == self._force.reference().digest:
             return
         self._force.enact(self._appoint(latest))
         _LOG.info("constitution %s version %s is in force: %s", latest.id, latest.version, latest.digest)
+
+    async def _latest_of_fresh(self) -> Constitution | None:
+        while True:
+            try:
+                return await _latest(self._fresh, self._desk)
+            except ConnectionError:
+                await asyncio.sleep(self._patience_seconds)
 
 
 async def _latest(records: Sequence[Record], desk: ConstitutionDesk) -> Constitution | None:

@@ -74,8 +74,7 @@ def create_key(*, folder: Path, keyring: Path, key_id: str, tenants: tuple[str, 
     _write_private(path, private_key)
     public = base64.b64encode(private_key.public_key().public_bytes_raw()).decode()
     added = RequesterEntry(key_id=key_id, public_key=public, tenants=tenants)
-    keyring.parent.mkdir(parents=True, exist_ok=True)
-    keyring.write_bytes(Keyring(requesters=(*entries, added)).to_json())
+    _replace(keyring, Keyring(requesters=(*entries, added)).to_json())
     return path
 
 
@@ -97,6 +96,14 @@ def read_signing_key(path: Path) -> SigningKey:
 def _requester(entry: RequesterEntry) -> Requester:
     public_key = Ed25519PublicKey.from_public_bytes(base64.b64decode(entry.public_key, validate=True))
     return Requester(key_id=entry.key_id, public_key=public_key, tenants=frozenset(entry.tenants))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file as a whole: whoever reads it meanwhile reads the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.new")
+    new.write_bytes(content)
+    new.replace(path)
 
 
 def _write_private(path: Path, key: Ed25519PrivateKey) -> None:

@@ -28,7 +28,6 @@ from ctrainer.streams.garbage_collection import search_seldom
 from ctrainer.streams.guard.guards import connect_guard, guard_model, guard_of
 from ctrainer.streams.judgement_metrics import JudgementMetrics
 from ctrainer.streams.kafka_security import client_security
-from ctrainer.streams.keyring import read_keyring
 from ctrainer.streams.location import Location, locate
 from ctrainer.streams.logs import configure_logs
 from ctrainer.streams.policy.connection import EngineConnection
@@ -45,6 +44,7 @@ from ctrainer.streams.topic_reader import TopicReader
 from ctrainer.streams.transactional_outlet import Probe
 from ctrainer.streams.transactional_source import Subscription, TransactionalSource
 from ctrainer.streams.verdict_cache import RedisVerdictCache
+from ctrainer.streams.watched_keyring import WatchedKeyring
 from ctrainer.streams.worker_pages import WorkerPages
 
 _LOG = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ async def _parts(
     topics = TopicReader(bootstrap_servers=location.bootstrap_servers, security=client_security(settings))
     force = Force(appoint_judges(constitution))
     desk = CommandDesk(
-        requesters=read_keyring(settings.requesters) if settings.requesters else {},
+        requesters=WatchedKeyring(settings.requesters) if settings.requesters else {},
         in_force=force.reference,
         unsafe_accept_unsigned=settings.unsafe_accept_unsigned,
     )

@@ -1,10 +1,11 @@
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from threading import Event
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ctrainer.agents.commands import CommandDesk
 from ctrainer.agents.compliance.judgement import Court
@@ -15,7 +16,9 @@ from ctrainer.agents.force import Force, Judges, appoint
 from ctrainer.agents.records import Record
 from ctrainer.schemas.constitution import Constitution
 from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH
+from ctrainer.schemas.signature import Requester, sign
 from ctrainer.streams.constitution_watch import ConstitutionWatch, latest_constitution
+from ctrainer.streams.watched_keyring import KeyringUnreadableError
 
 FIRST = default_constitution()
 COMMANDS = CommandDesk(requesters={}, in_force=FIRST.reference, unsafe_accept_unsigned=True)
@@ -70,6 +73,44 @@ async def test_the_last_document_that_is_not_refused_comes_into_force_and_none_b
     watch.apply(update(3, refused=True))
     await watch.enact()
     assert force.reference() == ConstitutionDesk.read(desk, update(1)).reference()
+
+
+class Returning(Mapping[str, Requester]):
+    """A keyring that cannot be read at first."""
+
+    def __init__(self, requester: Requester, *, failures: int) -> None:
+        self.requester, self.failures = requester, failures
+
+    def __getitem__(self, key_id: str) -> Requester:
+        self.failures -= 1
+        if self.failures >= 0:
+            raise KeyringUnreadableError(key_id)
+        return self.requester
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([self.requester.key_id])
+
+    def __len__(self) -> int:
+        return 1
+
+
+async def test_a_document_waits_while_it_cannot_be_told_who_signed_it() -> None:
+    key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    keyring = Returning(Requester(key_id="root", public_key=key.public_key(), tenants=frozenset({"*"})), failures=2)
+    desk = CommandDesk(requesters=keyring, in_force=FIRST.reference)
+    record = update(4)
+    signed = record._replace(headers=(sign(key, key_id="root", key=record.key or b"", value=record.value or b""),))
+    force = Force(judges(FIRST))
+    watch = ConstitutionWatch(
+        desk=ConstitutionDesk(desk=desk, governance_hash=GOVERNANCE_HASH),
+        force=force,
+        appoint=judges,
+        patience_seconds=0,
+    )
+    watch.apply(signed)
+    await watch.enact()
+    assert keyring.failures == -1
+    assert force.reference() != FIRST.reference()
 
 
 async def test_a_worker_starts_with_the_last_document_or_with_its_own_where_none_counts(desk: CountingDesk) -> None:
