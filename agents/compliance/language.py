@@ -8,8 +8,10 @@ import re
 from importlib.resources import files
 
 import numpy as np
+import re2
 import yaml
 
+from ctrainer.agents.compliance.detectors.together import hit_texts
 from ctrainer.agents.compliance.spoken import Spoken
 from ctrainer.agents.compliance.weight_table import WeightTable
 from ctrainer.agents.compliance.words import words_of
@@ -21,10 +23,12 @@ _LEAST_EVIDENCE = 4
 _LEAST_FOREIGN_SHARE = 2
 """One letter in so many, of another script, makes a text foreign."""
 _PLACE_BITS = 17
-_OTHER_SCRIPT = re.compile(
+_SCRIPTS = (
     "[\u0370-\u03ff\u0400-\u1cff\u1f00-\u1fff\u2c00-\u2c5f\u2d00-\u2ddf\u3005-\ua63f\ua6a0-\ua6ff\ua840-\uaaff\uabc0-\ufaff"
     "\ufb1d-\ufdff\ufe70-\ufeff\uff66-\uffdc\U00010000-\U0001d3ff\U00020000-\U0003ffff]"
 )
+_OTHER_SCRIPT = re.compile(_SCRIPTS)
+_ANY_OTHER_SCRIPT = re2.compile(_SCRIPTS.encode())
 _LETTER = re.compile(r"[^\W\d_]")
 _EVIDENCE_OF = {"english": -2, "foreign": 2, "ambiguous": 1}
 
@@ -55,13 +59,18 @@ def is_covered(text: str) -> bool:
 def covered(spoken: Spoken) -> list[bool]:
     """Return `is_covered` of each turn."""
     evidence = spoken.words.sums(_EVIDENCE.weights(spoken.words.keys))
-    return [
-        foreign < _LEAST_EVIDENCE and (text.isascii() or not _other_script(text))
-        for foreign, text in zip(evidence.tolist(), spoken.texts, strict=True)
-    ]
+    covered: list[bool] = (evidence < _LEAST_EVIDENCE).tolist()
+    unusual = [(number, _sample(text)) for number, text in enumerate(spoken.texts) if not text.isascii()]
+    for place in hit_texts(_ANY_OTHER_SCRIPT, [sample.encode("utf-8", "replace") for _, sample in unusual]):
+        number, sample = unusual[place]
+        covered[number] = covered[number] and not _is_other_script(sample)
+    return covered
 
 
-def _other_script(text: str) -> bool:
-    sample = text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} {text[-_TAIL:]}"
+def _sample(text: str) -> str:
+    return text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} {text[-_TAIL:]}"
+
+
+def _is_other_script(sample: str) -> bool:
     foreign = len(_OTHER_SCRIPT.findall(sample))
     return foreign > 1 and foreign * _LEAST_FOREIGN_SHARE >= len(_LETTER.findall(sample))

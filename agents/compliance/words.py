@@ -4,18 +4,15 @@ A word is a run of ASCII letters and digits and of other characters that are no 
 words have equal keys. Two different words share one only by chance, or where they differ after the first 24 bytes.
 """
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrainer.agents.compliance.detectors.normalization import is_disguised, normalized
+from ctrainer.agents.compliance.detectors.normalization import normalized, undisguised_all
 
 Keys = NDArray[np.uint64]
-_PUNCTUATION = re.compile("[\u0080-\u00bf\u2000-\u206f\u3000-\u303f]")
-"""What separates words outside of ASCII: among others curly quotes, dashes, the ellipsis and all spaces."""
 LETTERS = bytes(
     byte | 32
     if 65 <= byte <= 90  # noqa: PLR2004 - ASCII capitals
@@ -25,6 +22,14 @@ LETTERS = bytes(
     for byte in range(256)
 )
 """Byte to byte: ASCII letters to lower case, other ASCII that is no digit to nothing, the rest as it is."""
+_LATIN_SIGNS = 0xC2
+"""The first byte of U+0080 to U+00BF."""
+_OF_THREE = 0xE3
+"""The first byte of U+2000 to U+3FFF, but for its last bit."""
+_PAYLOAD, _LEADING = 0x3F, 0x0F
+"""The bits of a byte of UTF-8 that belong to the character, and those of the first of three."""
+_SIGNS = np.array([0x2000, 0x2070, 0x3000, 0x3040])
+"""Where runs of signs begin and end."""
 NO_PAIR = np.uint64(0)
 _EIGHT = 8
 _LONGEST = 24
@@ -85,11 +90,12 @@ def words_of(texts: Sequence[str]) -> Words:
     >>> bool(keys[0] == keys[1]), bool(keys[0] == keys[3])
     (True, False)
     """
-    unusual = "\n".join([text for text in texts if not text.isascii()])
-    read = bytes_of if is_disguised(unusual) else _undisguised_bytes
-    encoded = [text.encode() if text.isascii() else read(text) for text in texts]
-    together = b"\0".join((b"", *encoded, _PADDING)).translate(LETTERS)
-    inside = np.frombuffer(together, np.uint8) != 0
+    encoded = _encoded(texts)
+    together = bytearray(b"\0").join((b"", *encoded, _PADDING)).translate(LETTERS)
+    letters = np.frombuffer(together, np.uint8)
+    if not together.isascii():
+        _blank_punctuation(letters)
+    inside = letters != 0
     edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
     starts, ends = edges[::2], edges[1::2]
     places = np.cumsum([0, *(len(one) + 1 for one in encoded)])
@@ -97,15 +103,31 @@ def words_of(texts: Sequence[str]) -> Words:
 
 
 def bytes_of(text: str) -> bytes:
-    """Return a text without disguises in UTF-8, with a space for each separator that is not ASCII."""
-    return _undisguised_bytes(normalized(text)[0])
+    """Return a text without disguises in UTF-8, with zero bytes for each separator that is not ASCII."""
+    encoded = bytearray(_encoded([text])[0])
+    _blank_punctuation(np.frombuffer(encoded, np.uint8))
+    return bytes(encoded)
 
 
-def _undisguised_bytes(text: str) -> bytes:
-    return _PUNCTUATION.sub(" ", text).encode("utf-8", "replace")
+def _encoded(texts: Sequence[str]) -> list[bytes]:
+    """Return texts without disguises in UTF-8."""
+    return [
+        normalized(text)[0].encode("utf-8", "replace") if data is None else data
+        for text, data in zip(texts, undisguised_all(texts), strict=True)
+    ]
 
 
-def _keys(together: bytes, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Keys:
+def _blank_punctuation(letters: NDArray[np.uint8]) -> None:
+    """Blank what separates words outside of ASCII: among others curly quotes, dashes, the ellipsis and all spaces."""
+    two, three = np.flatnonzero(letters == _LATIN_SIGNS), np.flatnonzero((letters | 1) == _OF_THREE)
+    first, second, third = (letters[three + place].astype(np.int64) & _PAYLOAD for place in range(3))
+    code = (first & _LEADING) << 12 | second << 6 | third
+    three = three[np.searchsorted(_SIGNS, code, side="right") % 2 == 1]
+    for places in (two, two + 1, three, three + 1, three + 2):
+        letters[places] = 0
+
+
+def _keys(together: bytearray, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Keys:
     """Return the keys of words: most are at most eight bytes long, which are read as one number."""
     eights: Keys = np.ndarray((len(together) - _EIGHT + 1,), "<u8", together, strides=(1,))
     keys: Keys = (eights[starts] & _PARTS[0][lengths]) * _FIRST

@@ -11,7 +11,7 @@ from ctrainer.agents.compliance.detectors.backwards import both_ways
 from ctrainer.agents.compliance.detectors.encoded import TRIGGER, decoded_views
 from ctrainer.agents.compliance.detectors.findings import Found, Source, sources_of
 from ctrainer.agents.compliance.detectors.names import HARM_SCORE, UNCOVERED_LANGUAGE
-from ctrainer.agents.compliance.detectors.normalization import is_disguised, original_span, undisguised
+from ctrainer.agents.compliance.detectors.normalization import is_disguised, original_span, undisguised_all
 from ctrainer.agents.compliance.detectors.patterns import Pattern, PatternScanner
 from ctrainer.agents.compliance.detectors.tools import TOOL_RULES, tool_findings
 from ctrainer.agents.compliance.segments import CONTENT, Segment, contents, has_escapes, segments
@@ -95,7 +95,10 @@ class Detectors:
         Patterns look at all samples before the scores do: each works on tables as large as a core's cache, and by turns
         they would drive each other out of it.
         """
-        placed = [self._placed(messages, tools) for messages, tools in samples]
+        placed = [
+            self._placed(messages, tools, said)
+            for (messages, tools), said in zip(samples, _sayings(samples), strict=True)
+        ]
         said = [
             (message["role"], message["content"])
             for messages, _ in samples
@@ -114,10 +117,9 @@ class Detectors:
             scores = self._harm.scores(spoken) if self._scored else repeat(_NOTHING)
             yield from zip(covered, scores, strict=False)
 
-    def _placed(self, messages: Sequence[Turn], tools: Tools) -> list[_Placed] | None:
+    def _placed(self, messages: Sequence[Turn], tools: Tools, said: bytes | None) -> list[_Placed] | None:
         """Return what patterns find text by text, or None for nothing but talk in which none can hit: most samples."""
-        said = contents(messages, tools)
-        candidates = None if said is None else self._candidates(said)
+        candidates = None if said is None else self._scanner.candidates(said)
         if candidates is not None and not candidates:
             return None
         texts = segments(messages, tools)
@@ -129,13 +131,6 @@ class Detectors:
             _Placed(segment, sorted(self._in(segment, view, role, candidates), key=_place) if candidates else ())
             for segment, view, role in zip(texts, views, roles, strict=True)
         ]
-
-    def _candidates(self, texts: Sequence[str]) -> set[int] | None:
-        """Return which patterns may hit, by one scan of all texts; None where rules read a text in another form."""
-        whole = "\n".join(texts)
-        is_escaped = "\\" in whole and any(map(has_escapes, texts))
-        data = None if is_escaped else undisguised(whole)
-        return None if data is None else self._scanner.candidates(data)
 
     def _joined(
         self,
@@ -195,6 +190,22 @@ class Detectors:
             source = self._tools.get(name)
             if source is not None:
                 yield Found(source, index, field, start, end, TOOL_RULES[name])
+
+
+def _sayings(samples: Sequence[tuple[Sequence[Turn], Tools]]) -> list[bytes | None]:
+    """Return what is said in each sample in UTF-8, a line for each turn; None where rules read it in another form."""
+    wholes = [_whole(messages, tools) for messages, tools in samples]
+    read = undisguised_all([whole or "" for whole in wholes])
+    return [None if whole is None else data for whole, data in zip(wholes, read, strict=True)]
+
+
+def _whole(messages: Sequence[Turn], tools: Tools) -> str | None:
+    """Return what is said, a line for each turn, or None where there is more to read, or escapes."""
+    texts = contents(messages, tools)
+    if texts is None:
+        return None
+    whole = "\n".join(texts)
+    return None if "\\" in whole and any(map(has_escapes, texts)) else whole
 
 
 def _views(texts: Sequence[Segment]) -> Sequence[Segment] | Sequence[_View]:

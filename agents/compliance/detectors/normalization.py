@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 
 import re2
 
+from ctrainer.agents.compliance.detectors.together import hit_texts
+
 _DASHES = "\u2010\u2011\u2012\u2013\u2212\ufe58\ufe63\uff0d"
 _EXTRA = {
     **dict.fromkeys(_DASHES, "-"),
@@ -80,7 +82,8 @@ def _ranges(characters: Iterable[str]) -> str:
 
 
 _ASCII = _table()
-_UNUSUAL = re.compile(f"[{_ranges(_ASCII)}{_SURROGATES}]+")
+_UNUSUAL = re.compile(f"(?![\0-\x7f])[{_ranges(_ASCII)}{_SURROGATES}]+")
+"""`re` tries one range after the other. ASCII has none of these: to say so first is five times as fast on most text."""
 _OF_EMOJI = "\u200d\ufe0e\ufe0f"
 """Joiners and presentation selectors are in nearly every emoji; they hide something only behind ASCII."""
 _LOOK_ALIKE = f"[{_ranges(map(chr, _LOOK_ALIKES))}]"
@@ -139,6 +142,22 @@ def undisguised(text: str) -> bytes | None:
     except UnicodeEncodeError:  # a lone surrogate
         return None
     return None if _DISGUISED.search(data) else data
+
+
+def undisguised_all(texts: Sequence[str]) -> list[bytes | None]:
+    r"""Return `undisguised` of each text, by one search through all of them.
+
+    >>> undisguised_all(["p\u00e4ss", "p\u0430ss", "pass"])
+    [b'p\xc3\xa4ss', None, b'pass']
+    """
+    try:
+        found: list[bytes | None] = [text.encode() for text in texts]
+    except UnicodeEncodeError:  # a lone surrogate
+        return [undisguised(text) for text in texts]
+    unusual = [(number, data) for number, data in enumerate(found) if data is not None and not data.isascii()]
+    for place in hit_texts(_DISGUISED, [data for _, data in unusual]):
+        found[unusual[place][0]] = None
+    return found
 
 
 def _without_disguise(text: str) -> tuple[str, list[int] | None]:

@@ -3,7 +3,8 @@ import doctest
 import pytest
 
 from ctrainer.agents.compliance import language
-from ctrainer.agents.compliance.language import is_covered
+from ctrainer.agents.compliance.language import covered, is_covered
+from ctrainer.agents.compliance.spoken import Spoken
 
 
 def test_documented_examples_hold() -> None:
@@ -55,3 +56,15 @@ def test_english_code_and_tables_are_covered(text: str) -> None:
 
 def test_a_foreign_end_of_a_long_text_is_seen() -> None:
     assert not is_covered("0123456789 " * 200 + "et je ne sais pas pourquoi vous avez fait cela avec nous")
+
+
+def test_what_is_said_of_a_text_does_not_depend_on_its_neighbours() -> None:
+    texts = [
+        "How do I bake bread?",
+        "Как испечь хлеб дома?",
+        "It\u2019s “fine”",
+        "집에서 빵을 굽는 방법은?",
+        "Wie geht das?",
+    ]
+    together = covered(Spoken.of([("user", text) for text in texts]))
+    assert together == [is_covered(text) for text in texts] == [True, False, True, False, True]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctrainer.agents.compliance.detectors import normalization
-from ctrainer.agents.compliance.detectors.normalization import normalized, original_span
+from ctrainer.agents.compliance.detectors.normalization import normalized, original_span, undisguised, undisguised_all
 
 HIDDEN = ["\u200b", "\u200d", "\ufe0f", "\u202e", "\u2066", "\u00ad", "\u0336", "\ufeff", "\u2060", "\U000e0001"]
 any_text = st.text(st.characters() | st.sampled_from([*HIDDEN, "Ａ", "ﬁ", "а", "１", "\u00a0", "\ud800", "İ"]))
@@ -104,3 +104,8 @@ def test_an_accent_is_taken_off_only_where_it_is_a_character_of_its_own() -> Non
 
 def test_a_turkish_letter_changes_no_place() -> None:
     assert normalized("\u0130stanbul'da \u0131\u015f\u0131k") == ("\u0130stanbul'da i\u015fik", None)
+
+
+@given(st.lists(st.text(max_size=12) | st.text("pa\u0430\u200d\ufe0f\ud800 ", max_size=6), max_size=6))
+def test_many_texts_are_told_apart_as_each_alone(texts: list[str]) -> None:
+    assert undisguised_all(texts) == [undisguised(text) for text in texts]

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctrainer.agents.compliance.detectors.normalization import is_disguised
 from ctrainer.agents.compliance.spoken import MOST_CHARACTERS, portions
 from ctrainer.agents.compliance.weight_table import WeightTable, without_clashes
-from ctrainer.agents.compliance.words import NO_PAIR, pair_keys, words_of
+from ctrainer.agents.compliance.words import LETTERS, NO_PAIR, bytes_of, pair_keys, words_of
 
 
 def plain_words(text: str) -> list[str]:
@@ -29,6 +30,15 @@ def test_words_end_at_punctuation_of_other_alphabets_and_keep_their_letters() ->
     keys = words_of(["It\u2019s \u201c2nd\u2011hand\u201d,\u00a0na\u00efve"]).keys
     assert keys.tolist() == words_of(["it s 2nd hand na\u00efve"]).keys.tolist()
     assert len(set(keys.tolist())) == 5
+
+
+def test_signs_of_three_blocks_separate_words_and_no_other_character_does() -> None:
+    texts = [f"a{chr(code)}b" for code in (*range(0x80, 0x370), *range(0x1F80, 0x3180), 0x4E00, 0xE280, 0x1F600)]
+    texts = [text for text in texts if not is_disguised(text)]
+    expected = [1 + bool(re.search("[\u0080-\u00bf\u2000-\u206f\u3000-\u303f]", text)) for text in texts]
+    assert words_of(texts).counts.tolist() == expected
+    split = [bytes_of(text).translate(LETTERS).split(b"\0") for text in texts]
+    assert [len([word for word in words if word]) for words in split] == expected
 
 
 @pytest.mark.parametrize("length", [1, 7, 8, 9, 15, 16, 17, 23, 24, 25, 62])
