@@ -6,8 +6,9 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 OPA_VERSION := v1.10.1
+HELM_VERSION := v3.18.6
 
-.PHONY: help setup opa demo test chaos lint type bench package lock clean
+.PHONY: help setup opa helm demo test chaos lint type bench package lock clean
 
 help:  ## list the verbs
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +26,9 @@ setup: $(STAMP)  ## make .venv from the locked, hashed requirements
 
 opa:  ## build an Open Policy Agent with Go, for the tests and benchmarks that ask a real one
 	GOBIN=$(CURDIR)/.opa/bin GOFLAGS=-mod=mod go install github.com/open-policy-agent/opa@$(OPA_VERSION)
+
+helm:  ## build a helm with Go, for the tests that render the chart: five minutes of two cores
+	GOBIN=$(CURDIR)/.helm/bin GOFLAGS=-mod=mod go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
 
 demo: setup  ## watch the whole thing happen on a real Apache Kafka
 	$(BIN)/ctrainer demo

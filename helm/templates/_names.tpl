@@ -55,3 +55,43 @@ capabilities: {drop: [ALL]}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
+
+{{- define "ctrainer.workerEnv" -}}
+- {name: CTRAINER_WEB_HOST, value: 0.0.0.0}
+{{- with .Values.guard }}
+{{- if .url }}
+- {name: CTRAINER_GUARD_URL, value: {{ .url | quote }}}
+- {name: CTRAINER_GUARD_MODEL, value: {{ .model | quote }}}
+- {name: CTRAINER_GUARD_VERSION, value: {{ .version | quote }}}
+- {name: CTRAINER_GUARD_ASK, value: {{ .ask | quote }}}
+{{- if .existingSecret }}
+- {name: CTRAINER_GUARD_TOKEN_FILE, value: /etc/ctrainer-guard/token}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if .Values.requesters.existingSecret }}
+- {name: CTRAINER_REQUESTERS, value: /etc/ctrainer/keyring.json}
+{{- end }}
+{{- end }}
+
+{{- define "ctrainer.workerMounts" -}}
+- {name: state, mountPath: /var/lib/ctrainer}
+- {name: tmp, mountPath: /tmp}
+{{- if .Values.requesters.existingSecret }}
+- {name: requesters, mountPath: /etc/ctrainer, readOnly: true}
+{{- end }}
+{{- if and .Values.guard.url .Values.guard.existingSecret }}
+- {name: guard, mountPath: /etc/ctrainer-guard, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "ctrainer.workerVolumes" -}}
+- {name: state, emptyDir: {}}
+- {name: tmp, emptyDir: {}}
+{{- with .Values.requesters.existingSecret }}
+- {name: requesters, secret: {secretName: {{ . | quote }}}}
+{{- end }}
+{{- if and .Values.guard.url .Values.guard.existingSecret }}
+- {name: guard, secret: {secretName: {{ .Values.guard.existingSecret | quote }}}}
+{{- end }}
+{{- end }}
