@@ -4,15 +4,20 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import orjson
+
 from ctrainer.agents.commands import CommandDesk
 from ctrainer.agents.compliance.loading import ConstitutionError, load_constitution
-from ctrainer.agents.events import event_record
+from ctrainer.agents.events import event_record, read_event
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
+from ctrainer.agents.world import Topics
 from ctrainer.schemas.constitution import Constitution, ConstitutionUpdated, UpdateOutcome
+from ctrainer.schemas.envelope import event_type
 from ctrainer.schemas.signature import ANY_TENANT
 from ctrainer.schemas.topics import CONSTITUTION_EVENTS
 
 _UNKNOWN = "unknown"
+_UPDATED = f'"{event_type(ConstitutionUpdated)}"'.encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,13 +28,17 @@ class ConstitutionDesk:
     governance_hash: str
     pinned_digest: str | None = None
 
-    def read(self, record: Record) -> Constitution:
+    def read(self, record: Record, known: UpdateOutcome | None = None) -> Constitution:
         """Return the document of a record that may come into force.
+
+        Who may sign changes with the keyring; what became of a document, where that is `known`, does not.
 
         Raises:
             ConstitutionError: with every reason why it may not.
         """
-        refusal = self.desk.signature_objection(record, ANY_TENANT)
+        if known is UpdateOutcome.REFUSED:
+            raise ConstitutionError(["refused: its event on constitution.events says why; send it again"])
+        refusal = None if known else self.desk.signature_objection(record, ANY_TENANT)
         if refusal is not None:
             raise ConstitutionError([f"{refusal.reason}: {refusal.message}"])
         constitution = load_constitution(_text(record), governance_hash=self.governance_hash)
@@ -40,6 +49,15 @@ class ConstitutionDesk:
                 [f"digest: got {constitution.digest}, this deployment is pinned to {self.pinned_digest}"]
             )
         return constitution
+
+
+async def known_outcomes(topics: Topics) -> dict[str, UpdateOutcome]:
+    """Return what became of each document so far, by its place on `constitution.updates`."""
+    return {
+        str(orjson.loads(record.value or b"")["source"]): read_event(record.value, ConstitutionUpdated).outcome
+        async for record in topics.read_topic(CONSTITUTION_EVENTS)
+        if _UPDATED in (record.value or b"")
+    }
 
 
 class Constitutions:

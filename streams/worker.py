@@ -20,7 +20,6 @@ from ctrainer.agents.revision_tally import RevisionTally
 from ctrainer.agents.tally import Tally
 from ctrainer.schemas.constitution import Constitution
 from ctrainer.schemas.errors import ConstitutionalTrainerError
-from ctrainer.schemas.topics import CONSTITUTION_UPDATES
 from ctrainer.streams.active_constitution import read_constitution
 from ctrainer.streams.application import create_application
 from ctrainer.streams.constitution_watch import ConstitutionWatch, latest_constitution
@@ -88,7 +87,9 @@ async def serve(settings: Settings, roles: frozenset[Role], *, probe: Probe | No
         reviser = _reviser(settings)
         parts = await _parts(settings, location, constitution, appoint_judges, reviser)
         RevisionMetrics.register(registry, parts.revision, reviser)
-        watch = ConstitutionWatch(desk=parts.constitutions, force=parts.force, appoint=appoint_judges)
+        watch = ConstitutionWatch(
+            topics=parts.topics, desk=parts.constitutions, force=parts.force, appoint=appoint_judges
+        )
         app = create_application(settings.application)
         metrics = StreamMetrics.register(registry)
         sources = [
@@ -178,7 +179,7 @@ async def _parts(
     constitutions = ConstitutionDesk(
         desk=desk, governance_hash=settings.governance_hash, pinned_digest=settings.constitution_digest
     )
-    latest = await latest_constitution(topics.read_topic(CONSTITUTION_UPDATES), constitutions, constitution)
+    latest = await latest_constitution(topics, constitutions, constitution)
     if latest is not constitution:
         force.enact(appoint_judges(latest))
     return Parts(

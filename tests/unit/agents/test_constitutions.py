@@ -10,7 +10,7 @@ from ctrainer.agents.commands import CommandDesk
 from ctrainer.agents.compliance.loading import ConstitutionError, default_constitution
 from ctrainer.agents.constitutions import ConstitutionDesk, Constitutions
 from ctrainer.agents.records import Record, RecordBatch
-from ctrainer.schemas.constitution import Constitution, ConstitutionUpdated
+from ctrainer.schemas.constitution import Constitution, ConstitutionUpdated, UpdateOutcome
 from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH
 from ctrainer.schemas.envelope import Event as Envelope
 from ctrainer.schemas.signature import Requester, sign
@@ -82,9 +82,9 @@ class SlowDesk(ConstitutionDesk):
 
     others_ran: Event = field(default_factory=Event)
 
-    def read(self, record: Record) -> Constitution:
+    def read(self, record: Record, known: UpdateOutcome | None = None) -> Constitution:
         assert self.others_ran.wait(20), "the event loop stood still"
-        return ConstitutionDesk.read(self, record)
+        return ConstitutionDesk.read(self, record, known)
 
 
 async def test_other_work_goes_on_while_a_large_document_is_read() -> None:
