@@ -5,22 +5,18 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from aiokafka import AIOKafkaProducer
 
 from ctrainer.agents.events import event_record, read_event
 from ctrainer.agents.records import Record
-from ctrainer.schemas.constitution_reference import ConstitutionReference
-from ctrainer.schemas.privacy import Mechanism
 from ctrainer.schemas.topics import TRAINING_ASSIGNMENTS, TRAINING_PROGRESS
 from ctrainer.schemas.training import (
     WAITING_FOR_MEMORY,
-    Desired,
     OptimizerSettings,
     SessionAdvanced,
     SessionState,
-    TrainAdapter,
     TrainingAssignment,
 )
 from ctrainer.streams.embedded.kafka import KafkaBroker
@@ -30,9 +26,9 @@ from ctrainer.streams.topic_administration import TopicAdministration
 from ctrainer.streams.topic_reader import TopicReader
 from ctrainer.streams.training_consumer import TrainingConsumer
 from ctrainer.trainer.admission import Room
+from tests.assigned import CONSTITUTION, assignment, request
 from tests.fixed_memory import FixedMemory
 
-CONSTITUTION = ConstitutionReference(hash="cdd01ef066bc6cf2", digest="sha256:00")
 GIB = 1024**3
 _NOTE = """
 import json, pathlib, sys
@@ -42,24 +38,9 @@ sys.stdin.read()
 """
 
 
-def assignment(*, max_tokens: int = 128) -> TrainingAssignment:
-    request = TrainAdapter(
-        request_id=UUID(int=1),
-        tenant="acme",
-        dataset_id="d",
-        constitution=CONSTITUTION,
-        optimizer=OptimizerSettings(max_tokens=max_tokens),
-    )
-    return TrainingAssignment(
-        session_id=str(uuid4()),
-        tenant="acme",
-        desired=Desired.TRAINED,
-        request=request,
-        scope=f"acme/{uuid4()}",
-        mechanism=Mechanism(sampling_rate=0.02, noise_multiplier=0.6, clip_norm=1.0, expected_batch_size=6),
-        steps=40,
-        epsilon_planned=7.0,
-    )
+def session(*, max_tokens: int = 128) -> TrainingAssignment:
+    asked = request(optimizer=OptimizerSettings(max_tokens=max_tokens))
+    return assignment(str(uuid4()), request=asked, scope=f"acme/{uuid4()}")
 
 
 async def assign(bootstrap_servers: str, *assignments: TrainingAssignment) -> None:
@@ -101,7 +82,7 @@ async def test_sessions_start_when_there_is_room_and_say_what_keeps_them(
 ) -> None:
     servers = str(own_broker.bootstrap_servers)
     await TopicAdministration(bootstrap_servers=servers, partitions=1, replication_factor=1).apply()
-    oldest, second, huge = assignment(), assignment(), assignment(max_tokens=8_192)
+    oldest, second, huge = session(), session(), session(max_tokens=8_192)
     await assign(servers, oldest, second, huge)
     device = FixedMemory(Room(total=4 * GIB, free=4 * GIB))
     trainer = TrainingConsumer(

@@ -2,7 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import orjson
 import pytest
@@ -13,14 +13,12 @@ from ctrainer.agents.privacy import PrivacyLedger
 from ctrainer.agents.records import Record
 from ctrainer.agents.sessions import Sessions
 from ctrainer.schemas.adapters import AdapterRejected
-from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.privacy import (
     BudgetGranted,
     BudgetRefused,
     BudgetSettled,
     BudgetViolated,
     LedgerRecord,
-    Mechanism,
     NoGuarantee,
     NoMechanism,
     NonPrivateDeclared,
@@ -28,7 +26,7 @@ from ctrainer.schemas.privacy import (
 )
 from ctrainer.schemas.release import ReleaseCheck, ReleaseVerdict
 from ctrainer.schemas.topics import PRIVACY_EVENTS, PRIVACY_LEDGER, PRIVACY_REQUESTS, TRAINING_PROGRESS
-from ctrainer.schemas.training import Desired, SessionState, TrainAdapter, TrainingAssignment
+from ctrainer.schemas.training import SessionState, TrainingAssignment
 from ctrainer.streams.application import create_application
 from ctrainer.streams.event_watch import watch
 from ctrainer.streams.location import Location
@@ -39,23 +37,13 @@ from ctrainer.streams.stage import Stage
 from ctrainer.streams.topic_administration import TopicAdministration
 from ctrainer.streams.topic_reader import TopicReader
 from ctrainer.streams.transactional_source import Subscription, TransactionalSource
+from tests.assigned import CONSTITUTION, assignment
 
-CONSTITUTION = ConstitutionReference(hash="cdd01ef066bc6cf2", digest="sha256:00")
 Open = Callable[..., Awaitable[SessionChannel]]
 
 
-def assignment(scope: str) -> TrainingAssignment:
-    request = TrainAdapter(request_id=UUID(int=1), tenant="acme", dataset_id="d", constitution=CONSTITUTION)
-    return TrainingAssignment(
-        session_id=str(uuid4()),
-        tenant="acme",
-        desired=Desired.TRAINED,
-        request=request,
-        scope=scope,
-        mechanism=Mechanism(sampling_rate=0.02, noise_multiplier=0.6, clip_norm=1.0, expected_batch_size=6),
-        steps=40,
-        epsilon_planned=7.0,
-    )
+def session_in(scope: str) -> TrainingAssignment:
+    return assignment(str(uuid4()), scope=scope)
 
 
 def violation(record: Record) -> BudgetViolated | None:
@@ -103,7 +91,7 @@ async def ledger(bootstrap_servers: str, topics: None) -> AsyncIterator[None]:  
 
 
 async def test_a_second_process_of_a_session_fences_the_first_before_it_can_reserve(open_channel: Open) -> None:
-    session = assignment(f"acme/{uuid4()}")
+    session = session_in(f"acme/{uuid4()}")
     first = await open_channel(session)
     await first.advanced(SessionState.STARTED, 0)
     second = await open_channel(session)
@@ -113,7 +101,7 @@ async def test_a_second_process_of_a_session_fences_the_first_before_it_can_rese
 
 
 async def test_a_wait_for_the_ledger_ends_when_the_session_is_asked_to_stop(open_channel: Open) -> None:
-    channel = await open_channel(assignment(f"acme/{uuid4()}"), should_stop=lambda: True)
+    channel = await open_channel(session_in(f"acme/{uuid4()}"), should_stop=lambda: True)
     with pytest.raises(SessionStoppedError):
         await channel.reserve(0, 8)
 
@@ -121,7 +109,7 @@ async def test_a_wait_for_the_ledger_ends_when_the_session_is_asked_to_stop(open
 async def test_a_rejected_adapter_ends_its_session_and_is_told_with_reasons(
     open_channel: Open, bootstrap_servers: str
 ) -> None:
-    session = assignment(f"acme/{uuid4()}")
+    session = session_in(f"acme/{uuid4()}")
     channel = await open_channel(session)
     release = ReleaseVerdict(
         passed=False,
@@ -157,7 +145,7 @@ async def test_a_rejected_adapter_ends_its_session_and_is_told_with_reasons(
 async def test_a_session_that_broke_its_plan_is_told_has_failed_and_gets_no_grant_any_more(
     open_channel: Open, bootstrap_servers: str
 ) -> None:
-    session = assignment(f"acme/{uuid4()}")
+    session = session_in(f"acme/{uuid4()}")
     channel = await open_channel(session)
     assert isinstance(await channel.reserve(0, 8), BudgetGranted)
     reader = TopicReader(bootstrap_servers=bootstrap_servers)
@@ -185,7 +173,7 @@ async def test_a_session_that_broke_its_plan_is_told_has_failed_and_gets_no_gran
 async def test_blocks_are_granted_until_the_budget_refuses_and_a_new_process_knows_the_spend(
     open_channel: Open,
 ) -> None:
-    session = assignment(f"acme/{uuid4()}")
+    session = session_in(f"acme/{uuid4()}")
     channel = await open_channel(session)
     granted = await channel.reserve(0, 8)
     assert isinstance(granted, BudgetGranted)
@@ -220,7 +208,7 @@ async def settlements(bootstrap_servers: str, session: TrainingAssignment, count
 async def test_a_block_reserved_ahead_is_settled_when_it_ran_or_as_unused_when_the_session_stops(
     open_channel: Open, bootstrap_servers: str
 ) -> None:
-    session = assignment(f"acme/{uuid4()}")
+    session = session_in(f"acme/{uuid4()}")
     channel = await open_channel(session)
     grants = [await channel.reserve(first, 8) for first in (0, 8)]
     spent = channel.spent
@@ -241,7 +229,7 @@ async def test_a_block_reserved_ahead_is_settled_when_it_ran_or_as_unused_when_t
 
 @pytest.mark.usefixtures("ledger")
 async def test_a_new_process_knows_which_steps_a_former_one_may_have_released(open_channel: Open) -> None:
-    session = assignment(f"acme/{uuid4()}")
+    session = session_in(f"acme/{uuid4()}")
     former = await open_channel(session)
     assert former.granted_before == 0
     await former.reserve(0, 8)
@@ -254,9 +242,9 @@ async def test_a_new_process_knows_which_steps_a_former_one_may_have_released(op
 
 @pytest.mark.usefixtures("ledger")
 async def test_a_session_without_privacy_tells_the_ledger_once_and_spends_nothing(open_channel: Open) -> None:
-    private = assignment(f"acme/{uuid4()}")
+    private = session_in(f"acme/{uuid4()}")
     nothing = NoMechanism(unsafe_non_private=True, sampling_rate=0.1, expected_batch_size=6)
-    session = assignment(private.scope).model_copy(update={"mechanism": nothing, "epsilon_planned": None})
+    session = session_in(private.scope).model_copy(update={"mechanism": nothing, "epsilon_planned": None})
     channel = await open_channel(session)
     declared = await channel.reserve(0, 8)
     assert isinstance(declared, NonPrivateDeclared)

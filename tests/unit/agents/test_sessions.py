@@ -1,22 +1,14 @@
-from uuid import UUID
-
 from ctrainer.agents.events import event_record
 from ctrainer.agents.records import OutputRecord, Record
 from ctrainer.agents.sessions import Sessions
-from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH, ConstitutionReference
 from ctrainer.schemas.message import Message
-from ctrainer.schemas.privacy import Mechanism
 from ctrainer.schemas.training import (
     CommandRefused,
     Desired,
     SessionAdvanced,
     SessionState,
-    TrainAdapter,
-    TrainingAssignment,
 )
-
-CONSTITUTION = ConstitutionReference(hash=GOVERNANCE_HASH, digest="sha256:ab")
-REQUEST = TrainAdapter(request_id=UUID(int=1), tenant="acme", dataset_id="d", constitution=CONSTITUTION)
+from tests.assigned import CONSTITUTION, assignment
 
 
 def event(topic: str, data: Message) -> OutputRecord:
@@ -25,18 +17,7 @@ def event(topic: str, data: Message) -> OutputRecord:
 
 
 def assigned(desired: Desired = Desired.TRAINED) -> OutputRecord:
-    mechanism = Mechanism(sampling_rate=0.1, noise_multiplier=1.0, clip_norm=1.0, expected_batch_size=8.0)
-    assignment = TrainingAssignment(
-        session_id="s",
-        tenant="acme",
-        desired=desired,
-        request=REQUEST,
-        scope="acme/default",
-        mechanism=mechanism,
-        steps=40,
-        epsilon_planned=7.0,
-    )
-    return event("training.assignments", assignment)
+    return event("training.assignments", assignment(desired=desired))
 
 
 def advanced(state: SessionState) -> OutputRecord:

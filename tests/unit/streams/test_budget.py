@@ -17,7 +17,7 @@ from ctrainer.streams.budget_history import ScopeHistory, burn_down
 from ctrainer.streams.cli import app
 from ctrainer.streams.commands.budget import BudgetRefusedError, cost_in, cost_on_top, row
 from ctrainer.trainer.accounting import NOTHING, compose, epsilon_of, rdp_of_step
-from ctrainer.trainer.plan import PrivacyPlan
+from tests import assigned
 
 PLAN = ["budget", "plan", "--records", "400", "--batch", "6"]
 
@@ -75,17 +75,7 @@ def test_users_are_planned_with_their_records_or_whole() -> None:
 
 
 def test_a_simulation_in_a_scope_of_another_kind_is_refused_as_the_ledger_does() -> None:
-    made = PrivacyPlan(
-        noise_multiplier=2.0,
-        sampling_rate=0.015,
-        expected_batch_size=6,
-        clip_norm=1.0,
-        steps=40,
-        delta=1e-5,
-        epsilon_ceiling=8.0,
-        epsilon_planned=1.0,
-        unit=PrivacyUnit.USER,
-    )
+    made = replace(assigned.PLAN, noise_multiplier=2.0, sampling_rate=0.015, unit=PrivacyUnit.USER)
     request = ReserveBudget(
         reservation_id="a",
         scope="acme/default",
@@ -116,17 +106,8 @@ def test_a_scope_shows_the_sessions_that_trained_without_privacy() -> None:
 
 
 def test_a_simulation_answers_as_the_ledger_would() -> None:
-    step = rdp_of_step(0.015, 0.6)
-    plan = PrivacyPlan(
-        noise_multiplier=0.6,
-        sampling_rate=0.015,
-        expected_batch_size=6,
-        clip_norm=1.0,
-        steps=40,
-        delta=1e-5,
-        epsilon_ceiling=8.0,
-        epsilon_planned=5.0,
-    )
+    plan = replace(assigned.PLAN, sampling_rate=0.015)
+    step = rdp_of_step(plan.sampling_rate, plan.noise_multiplier)
     fresh = cost_on_top(NOTHING, plan)
     assert (fresh["spent"], fresh["granted"]) == (0.0, True)
     assert fresh["after"] == pytest.approx(epsilon_of(compose(NOTHING, step, 40), 1e-5))

@@ -1,43 +1,19 @@
 from dataclasses import replace
-from uuid import UUID
 
 import pytest
 
-from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.privacy import Mechanism, NoMechanism, PrivacyMode, PrivacyUnit
-from ctrainer.schemas.training import Desired, PrivacySettings, TrainAdapter, TrainingAssignment
+from ctrainer.schemas.training import PrivacySettings, TrainingAssignment
 from ctrainer.streams.training_session import plan_of
 from ctrainer.trainer.plan import NonPrivatePlan, PrivacyPlan
-
-PLAN = PrivacyPlan(
-    noise_multiplier=0.9,
-    sampling_rate=0.02,
-    expected_batch_size=6.0,
-    clip_norm=0.7,
-    steps=40,
-    delta=1e-5,
-    epsilon_ceiling=8.0,
-    epsilon_planned=7.0,
-)
+from tests.assigned import PLAN, assignment, request
 
 
 def assigned(mechanism: Mechanism | NoMechanism, **privacy: bool) -> TrainingAssignment:
-    request = TrainAdapter(
-        request_id=UUID(int=1),
-        tenant="acme",
-        dataset_id="d",
-        constitution=ConstitutionReference(hash="h", digest="sha256:00"),
-        privacy=PrivacySettings(unit=PrivacyUnit.USER, **privacy),
-    )
-    made = TrainingAssignment(
-        session_id="s",
-        tenant="acme",
-        desired=Desired.TRAINED,
-        request=request,
-        scope="acme/default",
+    made = assignment(
+        request=request(privacy=PrivacySettings(unit=PrivacyUnit.USER, **privacy)),
         mechanism=mechanism,
-        steps=40,
-        epsilon_planned=7.0 if isinstance(mechanism, Mechanism) else None,
+        epsilon_planned=PLAN.epsilon_planned if isinstance(mechanism, Mechanism) else None,
     )
     return TrainingAssignment.from_json(made.to_json())
 

@@ -1,39 +1,24 @@
 import os
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 
 from ctrainer.agents.sessions import Session, Sessions
-from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.identity import event_id
-from ctrainer.schemas.privacy import Mechanism
-from ctrainer.schemas.training import Desired, SessionAdvanced, SessionState, TrainAdapter, TrainingAssignment
+from ctrainer.schemas.training import Desired, SessionAdvanced, SessionState
 from ctrainer.streams.session_cleanup import clean
 from ctrainer.streams.session_folder import exclusive, session_folder
 from ctrainer.streams.settings import Settings
 from ctrainer.trainer.abandoned import Retention
+from tests.assigned import assignment
 
 NOW = 2_000_000_000.0
 YEAR = 365 * 86_400.0
 
 
 def session(name: str, state: SessionState, desired: Desired = Desired.TRAINED) -> Session:
-    request = TrainAdapter(
-        request_id=UUID(int=1), tenant="acme", dataset_id="d", constitution=ConstitutionReference(hash="h", digest="d")
-    )
-    assignment = TrainingAssignment(
-        session_id=name,
-        tenant="acme",
-        desired=desired,
-        request=request,
-        scope="acme/default",
-        mechanism=Mechanism(sampling_rate=0.1, noise_multiplier=1.0, clip_norm=1.0, expected_batch_size=4),
-        steps=8,
-        epsilon_planned=1.0,
-    )
     newest = SessionAdvanced(session_id=name, tenant="acme", state=state, step=0, steps=8)
-    return Session(assignment=assignment, newest=newest)
+    return Session(assignment=assignment(name, desired=desired), newest=newest)
 
 
 SESSIONS = Sessions(

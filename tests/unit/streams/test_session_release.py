@@ -2,7 +2,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 import torch
@@ -12,8 +11,8 @@ from ctrainer.schemas.adapters import AdapterPublished, AdapterRejected
 from ctrainer.schemas.datasets import DatasetCounts, DatasetSealed, SelectionRules
 from ctrainer.schemas.identity import content_digest
 from ctrainer.schemas.membership import Member, Membership, Standing
-from ctrainer.schemas.privacy import Accountant, Adjacency, Mechanism, PrivacyGuarantee, PrivacyUnit
-from ctrainer.schemas.training import Desired, LoraSettings, Objective, TrainAdapter, TrainingAssignment
+from ctrainer.schemas.privacy import Accountant, Adjacency, PrivacyGuarantee, PrivacyUnit
+from ctrainer.schemas.training import LoraSettings, Objective
 from ctrainer.streams.adapter_files import beside
 from ctrainer.streams.keyring import create_key, read_keyring, read_signing_key
 from ctrainer.streams.receipt_verification import ReceiptVerifier, standing_of, verify_adapter
@@ -26,6 +25,7 @@ from ctrainer.trainer.evaluation import Text
 from ctrainer.trainer.models import LanguageModel, load_model
 from ctrainer.trainer.tiny_model import save_tiny_model
 from ctrainer.trainer.tokenization import encode
+from tests.assigned import assignment, request
 
 CONSTITUTION = default_constitution()
 SPENT = PrivacyGuarantee(
@@ -60,21 +60,10 @@ def adapted(model_folder: Path, tmp_path: Path) -> Adapted:
 @pytest.fixture
 def release(tmp_path: Path) -> SessionRelease:
     path = create_key(folder=tmp_path / "keys", keyring=tmp_path / "ring.json", key_id="notary", tenants=("acme",))
-    request = TrainAdapter(
-        request_id=UUID(int=1), tenant="acme", dataset_id="d", constitution=CONSTITUTION.reference(), base_model="tiny"
-    )
+    asked = request(constitution=CONSTITUTION.reference(), base_model="tiny")
     return SessionRelease(
         adapters=tmp_path / "adapters",
-        assignment=TrainingAssignment(
-            session_id="session",
-            tenant="acme",
-            desired=Desired.TRAINED,
-            request=request,
-            scope="acme/default",
-            mechanism=Mechanism(sampling_rate=0.1, noise_multiplier=1.0, clip_norm=1.0, expected_batch_size=4.0),
-            steps=12,
-            epsilon_planned=3.0,
-        ),
+        assignment=assignment("session", request=asked, steps=12),
         constitution=CONSTITUTION,
         key=read_signing_key(path),
     )

@@ -1,41 +1,25 @@
-from uuid import UUID
-
 import pytest
 
 from ctrainer.agents.sessions import Session
-from ctrainer.schemas.constitution_reference import ConstitutionReference
-from ctrainer.schemas.privacy import Mechanism
 from ctrainer.schemas.training import (
     WAITING_FOR_MEMORY,
     Desired,
     SessionAdvanced,
     SessionState,
-    TrainAdapter,
     TrainingAssignment,
 )
 from ctrainer.streams.training_plan import NO_ROOM, TAKEN_OVER, UNREACHABLE, Attempts, next_moves
 from ctrainer.trainer.admission import Memory, Need, Room
+from tests.assigned import assignment
 
 
 def session(
     name: str, *, desired: Desired = Desired.TRAINED, state: SessionState | None = None, reason: str | None = None
 ) -> Session:
-    request = TrainAdapter(
-        request_id=UUID(int=1), tenant="acme", dataset_id="d", constitution=ConstitutionReference(hash="h", digest="d")
-    )
-    mechanism = Mechanism(sampling_rate=0.1, noise_multiplier=1.0, clip_norm=1.0, expected_batch_size=4)
-    assignment = TrainingAssignment(
-        session_id=name,
-        tenant="acme",
-        desired=desired,
-        request=request,
-        scope="acme/default",
-        mechanism=mechanism,
-        steps=8,
-        epsilon_planned=1.0,
-    )
     said = {"session_id": name, "tenant": "acme", "state": state, "step": 0, "steps": 8, "reason": reason}
-    return Session(assignment=assignment, newest=SessionAdvanced.model_validate(said) if state else None)
+    return Session(
+        assignment=assignment(name, desired=desired), newest=SessionAdvanced.model_validate(said) if state else None
+    )
 
 
 def names(assignments: tuple[TrainingAssignment, ...]) -> list[str]:
