@@ -4,6 +4,7 @@ import importlib.metadata
 import platform
 import shutil
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from redis.exceptions import RedisError
 
 from ctrainer.agents.compliance.guard import Question
 from ctrainer.agents.compliance.policy import bundle_of
+from ctrainer.agents.revision_halts import Halted, halts
 from ctrainer.agents.sessions import Sessions
 from ctrainer.agents.world import Topics
 from ctrainer.schemas.compliance import Guarded
@@ -64,6 +66,7 @@ async def diagnose(settings: Settings) -> list[Finding]:
         await _guard(settings),
         _requesters(settings),
         await _sessions(settings),
+        await _revision(settings),
         _receipts(settings),
         _unsafe(settings),
         _accelerator(),
@@ -187,6 +190,23 @@ async def _sessions(settings: Settings) -> Finding:
         )
         return Finding(check="sessions", health=Health.WARNING, detail=detail)
     return Finding(check="sessions", health=Health.GOOD, detail="none waits long for a trainer")
+
+
+async def _revision(settings: Settings) -> Finding:
+    try:
+        reader = TopicReader(bootstrap_servers=locate(settings).bootstrap_servers, security=client_security(settings))
+        return halted_revision(await halts(reader), settings.revision_model)
+    except (ConstitutionalTrainerError, KafkaError) as error:
+        return Finding(check="revision", health=Health.WARNING, detail=str(error))
+
+
+def halted_revision(halted: Iterable[Halted], model: str) -> Finding:
+    """Return whether what waits to be rewritten by a model waits for a person."""
+    partitions = sorted(one.partition for one in halted if one.model == model)
+    if partitions:
+        detail = f"{model} has collapsed: partitions {partitions} wait; mend it and say so by `ctrainer review resume`"
+        return Finding(check="revision", health=Health.WARNING, detail=detail)
+    return Finding(check="revision", health=Health.GOOD, detail=f"{model} is halted nowhere")
 
 
 async def longest_wait(reader: Topics, *, now_ms: int) -> float:

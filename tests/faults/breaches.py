@@ -41,8 +41,9 @@ def pass_the_clip_norm(now: Now) -> None:
 
     def signal(step: PrivateStep, examples: list[Any]) -> ClippedSum:
         total = sound(step, examples)
-        times = 1_000 if now() >= FIRST else 1
-        return replace(total, totals=[part * times for part in total.totals])
+        # Added, not multiplied: a batch without records has a sum of zeros.
+        more = 1_000.0 if now() >= FIRST else 0.0
+        return replace(total, totals=[part + more for part in total.totals])
 
     _put(PrivateStep, "signal", signal)
 

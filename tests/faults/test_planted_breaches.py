@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ctrainer.agents.events import read_event
 from ctrainer.agents.records import Record
-from ctrainer.schemas.privacy import BudgetSettled, BudgetViolated, ViolationNoted
+from ctrainer.schemas.privacy import BudgetGranted, BudgetSettled, BudgetViolated, ViolationNoted
 from ctrainer.schemas.topics import PRIVACY_EVENTS
 from ctrainer.schemas.training import SessionState
 from ctrainer.streams.event_watch import watch
@@ -71,7 +71,8 @@ async def test_a_session_in_breach_ends_before_the_optimizer_takes_the_step_and_
         assert (newest.state, newest.reason, newest.step) == (SessionState.FAILED, reason, BLOCK)
         assert (drawn, taken[session_id]) == (drew, took)
         entries = [record.entry for record in ledger.records if record.entry.request.session_id == session_id]
-        assert isinstance(entries[-1], ViolationNoted)
+        (noted,) = (place for place, entry in enumerate(entries) if isinstance(entry, ViolationNoted))
+        assert not any(isinstance(entry, BudgetGranted) for entry in entries[noted:])
         # The block that broke off is charged whole, and never settled.
         assert charged_steps(ledger, session_id) >= -(-drew // BLOCK) * BLOCK
         assert sum(isinstance(entry, BudgetSettled) for entry in entries) == 1

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from ctrainer.streams.diagnosis import Health, _memory, _receipts
+from ctrainer.agents.revision_halts import Halted
+from ctrainer.streams.diagnosis import Health, _memory, _receipts, halted_revision
 from ctrainer.streams.keyring import create_key
 from ctrainer.streams.settings import Settings
 from ctrainer.trainer.admission import Room
@@ -30,6 +31,15 @@ def test_a_receipt_key_that_cannot_be_used_is_bad(settings: Settings, tmp_path: 
     (tmp_path / "notary.pem").write_text("no key")
     finding = _receipts(settings.model_copy(update={"receipt_key": tmp_path / "notary.pem"}))
     assert finding.health is Health.BAD
+
+
+def test_a_halt_of_the_model_that_rewrites_is_a_warning_with_what_lifts_it() -> None:
+    halted = [Halted(3, "strong"), Halted(1, "strong"), Halted(2, "another")]
+    finding = halted_revision(halted, "strong")
+    assert finding.health is Health.WARNING
+    assert "[1, 3]" in finding.detail
+    assert "ctrainer review resume" in finding.detail
+    assert halted_revision(halted, "third").health is Health.GOOD
 
 
 def test_memory_that_nobody_can_tell_is_a_warning_because_sessions_do_not_wait_for_it() -> None:
