@@ -124,7 +124,13 @@ class EngineConnection:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=60.0, ssl=self._tls or True)
-            self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
+            # Nobody here wants cookies, and the deadline is ours: aiohttp's own would set a timer for each question.
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None),
+                auto_decompress=False,
+            )
         return self._session
 
     def _failure(

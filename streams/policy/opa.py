@@ -37,6 +37,8 @@ class OpaEngine:
             PolicyUnavailableError: OPA does not answer, or holds another policy or constitution.
             PolicyError: an input has no decision.
         """
+        if len(inputs) <= SAMPLES_AT_ONCE:
+            return await self._part(inputs)
         parts = [inputs[start : start + SAMPLES_AT_ONCE] for start in range(0, len(inputs), SAMPLES_AT_ONCE)]
         answers = await asyncio.gather(*map(self._part, parts))
         return [decision for answer in answers for decision in answer]
