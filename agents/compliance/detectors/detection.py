@@ -29,6 +29,7 @@ def patterns_of(constitution: Constitution) -> list[Pattern]:
 
 
 _NOTHING: Mapping[str, float] = MappingProxyType({})
+_SILENCE: Mapping[int, list[Found]] = MappingProxyType({})
 _COVERED = True
 _Heard: TypeAlias = tuple[bool, Mapping[str, float]]
 """Whether a turn is in a language that the scores cover, and its scores."""
@@ -99,23 +100,42 @@ class Detectors:
             self._placed(messages, tools, said)
             for (messages, tools), said in zip(samples, _sayings(samples), strict=True)
         ]
-        said = [
-            (message["role"], message["content"])
-            for messages, _ in samples
-            for message in messages
+        heard = self._heard([messages for messages, _ in samples])
+        return [
+            self._joined(messages, tools, found, heard.get(number, _SILENCE))
+            for number, ((messages, tools), found) in enumerate(zip(samples, placed, strict=True))
+        ]
+
+    def _heard(self, conversations: Sequence[Sequence[Turn]]) -> dict[int, dict[int, list[Found]]]:
+        """Return what is wrong with what a turn says as a whole, by the number of its sample and its own."""
+        turns = [
+            (number, index, message)
+            for number, messages in enumerate(conversations)
+            for index, message in enumerate(messages)
             if message["content"] and message["role"] != "system"
         ]
-        heard = self._hear(said)
-        return [
-            self._joined(messages, tools, found, heard)
-            for (messages, tools), found in zip(samples, placed, strict=True)
-        ]
+        heard: dict[int, dict[int, list[Found]]] = {}
+        hearing = self._hear([(message["role"], message["content"]) for _, _, message in turns])
+        for (number, index, message), (is_covered, scores) in zip(turns, hearing, strict=True):
+            if scores or not is_covered:
+                found = list(self._said(index, len(message["content"]), scores, is_covered=is_covered))
+                heard.setdefault(number, {})[index] = found
+        return heard
 
     def _hear(self, turns: Turns) -> Iterator[_Heard]:
         for spoken in portions(turns):
             covered = self._covered(spoken) if self._language is not None else repeat(_COVERED)
-            scores = self._harm.scores(spoken) if self._scored else repeat(_NOTHING)
+            scores = self._harm.scores(spoken) if self._scored else repeat(_NOTHING, len(spoken.texts))
             yield from zip(covered, scores, strict=False)
+
+    def _said(self, index: int, length: int, scores: Mapping[str, float], *, is_covered: bool) -> Iterator[Found]:
+        if self._language is not None and not is_covered:
+            yield Found(self._language, index, CONTENT, 0, length, self._language.rule.score)
+        for hazard, probability in scores.items():
+            source = self._scored.get(hazard)
+            # What does not reach the threshold is no violation: it would only make equal cases differ.
+            if source is not None and probability >= source.principle.threshold:
+                yield Found(source, index, CONTENT, 0, length, round(probability, 2))
 
     def _placed(self, messages: Sequence[Turn], tools: Tools, said: bytes | None) -> list[_Placed] | None:
         """Return what patterns find text by text, or None for nothing but talk in which none can hit: most samples."""
@@ -137,17 +157,15 @@ class Detectors:
         messages: Sequence[Turn],
         tools: Tools,
         placed: Sequence[_Placed] | None,
-        heard: Iterator[_Heard],
+        heard: Mapping[int, list[Found]],
     ) -> list[Found]:
-        found: list[Found] = []
         if placed is None:
-            for index, message in enumerate(messages):
-                self._add_said(index, message, heard, found)
-            return found
+            return [one for found in heard.values() for one in found]
+        found: list[Found] = []
         for segment, spans in placed:
             found += spans
             if segment.field == CONTENT:
-                self._add_said(segment.message_index, messages[segment.message_index], heard, found)
+                found += heard.get(segment.message_index, ())
         if self._tools:
             found += self._misused(messages, tools)
         return found
@@ -170,20 +188,6 @@ class Detectors:
             if not source.rule.roles or role in source.rule.roles:
                 for start, end in self._scanner.spans(number, text, data):
                     yield source, start, end
-
-    def _add_said(self, index: int, message: Turn, heard: Iterator[_Heard], found: list[Found]) -> None:
-        """Add what is wrong with what a turn says as a whole. `heard` goes on with the next one that says some."""
-        text = message["content"]
-        if not text or message["role"] == "system":
-            return
-        is_covered, scores = next(heard)
-        if self._language is not None and not is_covered:
-            found.append(Found(self._language, index, CONTENT, 0, len(text), self._language.rule.score))
-        for hazard, probability in scores.items():
-            source = self._scored.get(hazard)
-            # What does not reach the threshold is no violation: it would only make equal cases differ.
-            if source is not None and probability >= source.principle.threshold:
-                found.append(Found(source, index, CONTENT, 0, len(text), round(probability, 2)))
 
     def _misused(self, messages: Sequence[Turn], tools: Tools) -> Iterator[Found]:
         for name, index, field, start, end in tool_findings(messages, tools):

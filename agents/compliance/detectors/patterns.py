@@ -7,11 +7,12 @@ UTF-8 as bytes: word characters, digits and the folding of case are those of ASC
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import hyperscan
 import re2
 
+from ctrainer.agents.compliance.detectors.digits import without_digits
 from ctrainer.agents.compliance.detectors.validators import VALIDATORS
 
 _ABSOLUTE_ANCHORS = (rb"\A", rb"\z", rb"\Z", rb"\C", rb"\Q")
@@ -29,6 +30,9 @@ class Pattern:
     allow: tuple[str, ...] = ()
 
 
+_Expressed = tuple[str, bool]
+"""A pattern, and whether it ignores case."""
+_Numbered = tuple[int, _Expressed]
 _Known = tuple[int, int]
 """A place in bytes, and the same place in characters."""
 _START: _Known = (0, 0)
@@ -67,18 +71,25 @@ class _Compiled:
 
 
 class PatternScanner:
-    """Finds every span of a list of patterns. Not for use by two threads at a time."""
+    """Finds every span of a list of patterns. Not for use by two threads at a time.
+
+    Patterns that need a digit are the dearest to look for, and most texts have none.
+    """
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
         self._compiled = tuple(_compile(pattern) for pattern in patterns)
-        self._database = _database(tuple((pattern.text, pattern.ignore_case) for pattern in patterns))
+        self._databases = _databases(_expressions(patterns))
+        self._digit = len(patterns)
         self._hits: set[int] = set()
 
     def candidates(self, data: bytes) -> set[int]:
         """Return the numbers of the patterns that may have a span in a text (UTF-8), or in a line of it alone."""
-        self._hits = set()
-        self._database.scan(data, match_event_handler=self._note)
-        return self._hits
+        hits = self._hits = set()
+        self._databases.for_all.scan(data, match_event_handler=self._note)
+        if self._digit in hits:
+            self._databases.for_digits.scan(data, match_event_handler=self._note)
+            hits.remove(self._digit)
+        return hits
 
     def spans(self, number: int, text: str, data: bytes) -> Iterator[tuple[int, int]]:
         """Yield the confirmed spans of one pattern, in characters, in order. `data` is the text in UTF-8."""
@@ -113,22 +124,47 @@ def fault_of_expression(expression: str) -> str | None:
 def are_in_dialect(patterns: Sequence[Pattern]) -> bool:
     """Return whether Hyperscan can use all patterns together; a scanner of the same patterns is then made at once."""
     try:
-        _database(tuple((pattern.text, pattern.ignore_case) for pattern in patterns))
+        _databases(_expressions(patterns))
     except hyperscan.error:
         return False
     return True
 
 
+class _Databases(NamedTuple):
+    """One for all texts, whose last pattern says whether there is a digit, and one for texts with digits."""
+
+    for_all: hyperscan.Database
+    for_digits: hyperscan.Database
+
+
 @lru_cache(maxsize=4)
-def _database(expressions: tuple[tuple[str, bool], ...]) -> hyperscan.Database:
-    """Return the compiled database: it takes seconds to make, during which other threads run, and is only read."""
+def _databases(expressions: tuple[_Expressed, ...]) -> _Databases:
+    """Return the compiled databases: they take seconds to make, during which other threads run, and are only read."""
+    needing, others = list[_Numbered](), list[_Numbered]()
+    for number, one in enumerate(expressions):
+        (needing if _needs_digit(*one) else others).append((number, one))
+    digit = (len(expressions), ("[0-9]", False))
+    return _Databases(_database([*others, digit]), _database(needing or [digit]))
+
+
+def _needs_digit(text: str, ignore_case: bool) -> bool:  # noqa: FBT001 - the value of a rule's field
+    """Return whether every match of a pattern has a digit; False also where Hyperscan does not see it."""
+    bare = without_digits(text)
+    return bare != text and "never match" in (fault_of_pattern(bare, ignore_case=ignore_case) or "")
+
+
+def _database(numbered: Sequence[_Numbered]) -> hyperscan.Database:
     database = hyperscan.Database()
     database.compile(
-        expressions=[text.encode() for text, _ in expressions],
-        ids=list(range(len(expressions))),
-        flags=[_flags(ignore_case) for _, ignore_case in expressions],
+        expressions=[text.encode() for _, (text, _) in numbered],
+        ids=[number for number, _ in numbered],
+        flags=[_flags(ignore_case) for _, (_, ignore_case) in numbered],
     )
     return database
+
+
+def _expressions(patterns: Sequence[Pattern]) -> tuple[_Expressed, ...]:
+    return tuple((pattern.text, pattern.ignore_case) for pattern in patterns)
 
 
 def _flags(ignore_case: bool) -> int:  # noqa: FBT001 - the value of a rule's field
