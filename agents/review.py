@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator, Sequence
 
+import orjson
+
 from ctrainer.agents.commands import CommandDesk
 from ctrainer.agents.compliance.policy import Decision, PolicyResult
 from ctrainer.agents.dead_letter import dead_letter
@@ -14,7 +16,7 @@ from ctrainer.agents.revision_halts import Halted, halts
 from ctrainer.agents.world import Topics
 from ctrainer.schemas.compliance import Verdict
 from ctrainer.schemas.datasets import OffsetRange
-from ctrainer.schemas.envelope import event_type, header, require_known_version
+from ctrainer.schemas.envelope import header, require_known_version
 from ctrainer.schemas.errors import ContractError
 from ctrainer.schemas.review import ReviewDecision, ReviewVerdict
 from ctrainer.schemas.revision import ResumeRevision, RevisionResumed
@@ -24,7 +26,6 @@ from ctrainer.schemas.topics import CONSTITUTION_EVENTS, DEAD_LETTERS, REVIEW_DE
 
 STAGE = "review"
 PERSON = "person"
-_RESUME = event_type(ResumeRevision)
 _VERDICTS = {ReviewVerdict.ACCEPT: Verdict.ACCEPT, ReviewVerdict.REJECT: Verdict.REJECT}
 
 
@@ -78,7 +79,7 @@ class Review:
             ContractError: it is neither a decision nor a word that counts.
         """
         require_known_version(record.headers)
-        if header(record.headers, "ce_type") == _RESUME:
+        if _lifts_halt(record):
             return [await self._resumed(record)]
         decision, sample = await self._valid(record, decided)
         decided.add(decision.sample_id)
@@ -97,7 +98,7 @@ class Review:
             raise ContractError("key-is-not-partition", f"record key: expected {key!r}")
         if said.topic != SAMPLES_SLOW_LANE or Halted(said.partition, said.model) not in await halts(self._topics):
             raise ContractError("not-halted", "partition, model: no halt of this model is in force there")
-        data = RevisionResumed(**said.model_dump(), resumed_by=self._desk.signer(record))
+        data = RevisionResumed(**said.model_dump(exclude={"kind"}), resumed_by=self._desk.signer(record))
         reference = self._judges().court.reference
         return event_record(topic=CONSTITUTION_EVENTS, key=key, data=data, cause=record, constitution=reference)
 
@@ -141,3 +142,12 @@ class Review:
         court, _, publication = self._judges()
         examination = court.examine(shaped(sample))
         return list(publication.of(record, examination, decision, origin(sample)))
+
+
+def _lifts_halt(record: Record) -> bool:
+    """Return whether a record wants to be word that a halted model may go on; no header is needed for that."""
+    try:
+        value = orjson.loads(record.value or b"")
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(value, dict) and value.get("kind") == ResumeRevision.__name__

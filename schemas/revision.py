@@ -1,6 +1,7 @@
 """What becomes of revision itself."""
 
 from enum import StrEnum
+from typing import Literal
 
 from pydantic import Field
 
@@ -38,6 +39,7 @@ class ResumeRevision(Message):
     `topic` and `partition` are those of the halt. `reason` quotes no sample.
     """
 
+    kind: Literal["ResumeRevision"]
     topic: str
     partition: int = Field(ge=0)
     model: str

@@ -90,6 +90,7 @@ async def _resume(settings: Settings, reason: str, key: Path | None) -> list[Rev
     resumed = []
     for halted in (await halts(topics)).values():
         word = ResumeRevision(
+            kind="ResumeRevision",
             topic=halted.topic,
             partition=halted.partition,
             model=halted.model,

@@ -23,7 +23,7 @@ from ctrainer.agents.revision import (
 from ctrainer.agents.revision_tally import RevisionTally
 from ctrainer.agents.screening import Screening
 from ctrainer.schemas.compliance import SampleJudged
-from ctrainer.schemas.envelope import Event, binary_headers, event_type, header
+from ctrainer.schemas.envelope import Event, header
 from ctrainer.schemas.preferences import PreferencePair
 from ctrainer.schemas.revision import ResumeRevision, RevisionHalted, RevisionResumed
 from ctrainer.schemas.samples import AcceptedSample, ParkedSample
@@ -146,6 +146,7 @@ class Flow:
 
     async def resume(self, *, key_id: str, **said: Any) -> Sequence[OutputRecord]:
         fields = {
+            "kind": "ResumeRevision",
             "topic": "samples.slow-lane",
             "partition": 0,
             "model": "scripted",
@@ -154,10 +155,7 @@ class Flow:
         }
         word = ResumeRevision.model_validate(fields | said)
         key, value = f"{word.topic}/{word.partition}".encode(), word.to_json()
-        headers = (
-            *binary_headers({"type": event_type(ResumeRevision)}),
-            sign(KEY, key_id=key_id, key=key, value=value),
-        )
+        headers = (sign(KEY, key_id=key_id, key=key, value=value),)
         record = self.topics.append(OutputRecord("review.decisions", key, value, 1, headers))
         desk = CommandDesk(requesters=REQUESTERS, in_force=lambda: self.judges().court.reference)
         review = Review(desk=desk, topics=self.topics, judges=self.judges)
