@@ -1,10 +1,11 @@
 """One training step on a LoRA model, in several ways: without privacy, ours, and those of Opacus."""
 
 import copy
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -13,18 +14,27 @@ from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from ctrainer.schemas.privacy import PrivacyMode
 from ctrainer.schemas.training import LoraSettings
 from ctrainer.trainer.adapter import add_adapter
+from ctrainer.trainer.batches import one_each
 from ctrainer.trainer.computation import Computation
+from ctrainer.trainer.live_proof import LiveProof
 from ctrainer.trainer.loss import sample_losses
+from ctrainer.trainer.noise_thread import NoiseThread, noise_thread
 from ctrainer.trainer.per_sample import PerSampleGradients
 from ctrainer.trainer.plan import PrivacyPlan, make_plan
+from ctrainer.trainer.plan_watch import PlanWatch
 from ctrainer.trainer.private_step import PrivateStep
 from ctrainer.trainer.randomness import Randomness
-from ctrainer.trainer.tokenization import TokenBatch
+from ctrainer.trainer.ranks import OneRank
+from ctrainer.trainer.tokenization import EncodedExample, TokenBatch, collate
+from ctrainer.trainer.watched_step import WatchedStep
 
-Step = Callable[[TokenBatch], None]
+Step = Callable[[], None]
 CLIP_NORM = 1.0
+_STEPS = 40
+_PADDING = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +51,15 @@ class Shape:
 
     def build(self, device: torch.device, *, rank: int = 8) -> Any:
         """Return the model with LoRA on all linear layers, outer factors away from zero."""
+        base = self.random_weights(torch.bfloat16 if device.type == "cuda" else torch.float32)
+        model = add_adapter(base.to(device), LoraSettings(rank=rank, alpha=16))
+        for name, parameter in model.named_parameters():
+            if ".lora_B." in name:
+                torch.nn.init.normal_(parameter, std=0.01)
+        return model
+
+    def random_weights(self, number_format: torch.dtype) -> Any:
+        """Return the model without an adapter."""
         torch.manual_seed(1)
         config = LlamaConfig(
             vocab_size=self.vocabulary,
@@ -52,32 +71,57 @@ class Shape:
             max_position_embeddings=2048,
             tie_word_embeddings=True,
         )
-        base = LlamaForCausalLM(config).eval().to(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
-        model = add_adapter(base, LoraSettings(rank=rank, alpha=16))
-        for name, parameter in model.named_parameters():
-            if ".lora_B." in name:
-                torch.nn.init.normal_(parameter, std=0.01)
-        return model
+        return LlamaForCausalLM(config).eval().to(number_format)
 
 
-def a_plan() -> PrivacyPlan:
-    """Return a plan with real noise."""
-    plan = make_plan(epsilon=8.0, delta=1e-5, records=1_000, expected_batch_size=8.0, steps=40, clip_norm=CLIP_NORM)
+LARGE = Shape(name="Llama-1B-like", layers=22, width=2048, inner=5632, heads=32, key_value_heads=4, vocabulary=32_000)
+
+
+def a_plan(samples: int) -> PrivacyPlan:
+    """Return a plan with real noise for a single pass in batches of `samples`."""
+    plan = make_plan(
+        epsilon=8.0,
+        delta=1e-5,
+        records=_STEPS * samples,
+        expected_batch_size=samples,
+        steps=_STEPS,
+        clip_norm=CLIP_NORM,
+        mode=PrivacyMode.SINGLE_PASS,
+    )
     if not isinstance(plan, PrivacyPlan):
         raise TypeError(f"got {plan}, expected a plan")
     return plan
 
 
-def step_paths(model: Any, computation: Computation, plan: PrivacyPlan) -> dict[str, Step]:
-    """Return every way to make a step by name, each on its own adapter over the one frozen base of `model`."""
-    kinds = {
-        "non_private": _non_private,
-        "ours": _ours,
-        "opacus_hooks": _hooks,
-        "functorch": _functorch,
-        "ghost": _ghost,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What all ways of making a step share: records of equal length, `samples` of them in each step, in order."""
+
+    computation: Computation
+    plan: PrivacyPlan
+    rows: Sequence[EncodedExample]
+    samples: int
+
+    def of(self, step: int) -> list[int]:
+        """Return the records of a step, by index: never one that another step had."""
+        return list(range(step * self.samples, (step + 1) * self.samples))
+
+    def batches(self, device: torch.device) -> Iterator[TokenBatch]:
+        """Yield the batch of each step, collated when it is asked for."""
+        for step in count():
+            yield collate([self.rows[index] for index in self.of(step)], pad_token_id=_PADDING).to(device)
+
+
+def step_paths(model: Any, work: Work, stack: ExitStack) -> dict[str, Callable[[], Step]]:
+    """Return by name what makes each way to take the next step, on an adapter of its own over `model`'s frozen base."""
+    copy_of = partial(_sharing_the_base, model)
+    return {
+        "non_private": lambda: _non_private(copy_of(), work),
+        "ours": lambda: _ours(our_step(copy_of(), work, stack.enter_context(noise_thread(model.device)))),
+        "opacus_hooks": lambda: _hooks(copy_of(), work),
+        "functorch": lambda: _hooks(copy_of(), work, functorch=True),
+        "ghost": lambda: _ghost(copy_of(), work),
     }
-    return {name: kind(_sharing_the_base(model), computation, plan) for name, kind in kinds.items()}
 
 
 def _sharing_the_base(model: Any) -> Any:
@@ -98,11 +142,11 @@ def _losses(model: Any, batch: TokenBatch, precision: AbstractContextManager[Any
         return sample_losses(model, batch)
 
 
-def _non_private(model: Any, computation: Computation, _: PrivacyPlan) -> Step:
-    optimizer = _optimizer(model)
+def _non_private(model: Any, work: Work) -> Step:
+    optimizer, batches = _optimizer(model), work.batches(model.device)
 
-    def step(batch: TokenBatch) -> None:
-        loss = _losses(model, batch, computation.precision(model.device)).mean()
+    def step() -> None:
+        loss = _losses(model, next(batches), work.computation.precision(model.device)).mean()
         torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
@@ -110,60 +154,67 @@ def _non_private(model: Any, computation: Computation, _: PrivacyPlan) -> Step:
     return step
 
 
-def our_step(model: Any, computation: Computation, plan: PrivacyPlan) -> PrivateStep:
-    """Return our step, as the training loop makes it."""
-    return PrivateStep(
+def our_step(model: Any, work: Work, thread: NoiseThread) -> WatchedStep:
+    """Return our step exactly as the training loop makes it, its watch included."""
+    gradients = PerSampleGradients.attach(model)
+    private = PrivateStep(
         model=model,
-        gradients=PerSampleGradients.attach(model),
-        plan=plan,
+        gradients=gradients,
+        plan=work.plan,
         randomness=Randomness.secure(),
-        computation=computation,
-        pad_token_id=0,
+        computation=work.computation,
+        pad_token_id=_PADDING,
+    )
+    return WatchedStep(
+        examples=work.rows,
+        units=one_each(len(work.rows)),
+        batches=work,
+        step=private,
+        optimizer=_optimizer(model),
+        proof=LiveProof(factors=gradients.factors),
+        watch=PlanWatch(plan=work.plan, records=len(work.rows)),
+        ranks=OneRank(),
+        noise_thread=thread,
     )
 
 
-def _ours(model: Any, computation: Computation, plan: PrivacyPlan) -> Step:
-    private = our_step(model, computation, plan)
-    optimizer = _optimizer(model)
-    beside = ThreadPoolExecutor(1, thread_name_prefix="noise")
+def _ours(watched: WatchedStep) -> Step:
+    numbers = count()
 
-    def step(batch: TokenBatch) -> None:
-        drawing = beside.submit(private.noise)
-        signal = private.clipped_sum(batch)
-        private.set_gradient(signal.totals, drawing.result())
-        optimizer.step()
-        optimizer.zero_grad()
+    def step() -> None:
+        watched.run(next(numbers))
 
     return step
 
 
-def _hooks(model: Any, computation: Computation, plan: PrivacyPlan, *, functorch: bool = False) -> Step:
+def _hooks(model: Any, work: Work, *, functorch: bool = False) -> Step:
     wrapped = GradSampleModule(model, loss_reduction="sum", force_functorch=functorch)
-    optimizer = DPOptimizer(_optimizer(model), expected_batch_size=8, loss_reduction="sum", **_mechanism(plan))
+    optimizer = DPOptimizer(
+        _optimizer(model), expected_batch_size=work.samples, loss_reduction="sum", **_mechanism(work.plan)
+    )
+    batches = work.batches(model.device)
 
-    def step(batch: TokenBatch) -> None:
+    def step() -> None:
         # The wrapped model itself: hooks sit on its layers.
-        torch.autograd.backward(_losses(wrapped, batch, computation.precision(model.device)).sum())
+        losses = _losses(wrapped, next(batches), work.computation.precision(model.device))
+        torch.autograd.backward(losses.sum())
         optimizer.step()
         optimizer.zero_grad()
 
     return step
 
 
-def _functorch(model: Any, computation: Computation, plan: PrivacyPlan) -> Step:
-    return _hooks(model, computation, plan, functorch=True)
-
-
-def _ghost(model: Any, computation: Computation, plan: PrivacyPlan) -> Step:
+def _ghost(model: Any, work: Work) -> Step:
     wrapped = GradSampleModuleFastGradientClipping(
-        model, loss_reduction="sum", max_grad_norm=plan.clip_norm, use_ghost_clipping=True
+        model, loss_reduction="sum", max_grad_norm=work.plan.clip_norm, use_ghost_clipping=True
     )
     optimizer = DPOptimizerFastGradientClipping(
-        _optimizer(model), expected_batch_size=8, loss_reduction="sum", **_mechanism(plan)
+        _optimizer(model), expected_batch_size=work.samples, loss_reduction="sum", **_mechanism(work.plan)
     )
+    batches = work.batches(model.device)
 
-    def step(batch: TokenBatch) -> None:
-        losses = _losses(wrapped, batch, computation.precision(model.device))
+    def step() -> None:
+        losses = _losses(wrapped, next(batches), work.computation.precision(model.device))
         DPTensorFastGradientClipping(wrapped, optimizer, losses, "sum").backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -175,9 +226,7 @@ def _mechanism(plan: PrivacyPlan) -> dict[str, float]:
     return {"noise_multiplier": plan.noise_multiplier, "max_grad_norm": plan.clip_norm}
 
 
-def random_batches(shape: Shape, device: torch.device, *, samples: int, tokens: int) -> Iterator[TokenBatch]:
-    """Yield batches of random tokens, all of them learned, without padding."""
-    while True:
-        token_ids = torch.randint(0, shape.vocabulary, (samples, tokens))
-        batch = TokenBatch(token_ids=token_ids, attention_mask=torch.ones_like(token_ids), labels=token_ids)
-        yield batch.to(device)
+def random_rows(shape: Shape, *, records: int, tokens: int) -> list[EncodedExample]:
+    """Return records of random tokens, all of them learned."""
+    rows = torch.randint(0, shape.vocabulary, (records, tokens)).tolist()
+    return [EncodedExample(token_ids=tuple(row), labels=tuple(row)) for row in rows]

@@ -6,21 +6,23 @@ tensors of one step hold beyond the model.
 """
 
 import argparse
+import gc
 import json
 import random
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.dp_paths import Shape, Step, a_plan, our_step, random_batches, step_paths
+from benchmarks.dp_paths import LARGE, Shape, Step, Work, a_plan, our_step, random_rows, step_paths
 from ctrainer.trainer.computation import Computation
-from ctrainer.trainer.tokenization import TokenBatch
+from ctrainer.trainer.micro_batch import MicroBatch
+from ctrainer.trainer.noise_thread import noise_thread
 
 SMOL_LAYERS, SMOL_VOCABULARY = 30, 49_152
 ALWAYS = ("non_private", "ours")
@@ -54,10 +56,7 @@ class Measured:
 def settings_for(device: torch.device, layers: int) -> list[Setting]:
     """Return what is measured: SmolLM2's layers on a CPU, a model of about 1.1 billion weights on a GPU."""
     if device.type == "cuda":
-        large = Shape(
-            name="Llama-1B-like", layers=22, width=2048, inner=5632, heads=32, key_value_heads=4, vocabulary=32_000
-        )
-        return [Setting(shape=large, samples=b, tokens=t) for b, t in [(8, 256), (8, 1024), (16, 512), (32, 1024)]]
+        return [Setting(shape=LARGE, samples=b, tokens=t) for b, t in [(8, 256), (8, 1024), (16, 512), (32, 1024)]]
     # The share of the vocabulary is that of the layers, so that both weigh what they weigh in SmolLM2-135M.
     vocabulary = SMOL_VOCABULARY * layers // SMOL_LAYERS
     smol = Shape(
@@ -70,22 +69,17 @@ def settings_for(device: torch.device, layers: int) -> list[Setting]:
 
 def measure(setting: Setting, device: torch.device, *, rounds: int, others_every: int) -> Measured:
     """Measure every path in every round, in random order; those that are not ours only every few rounds."""
-    computation, plan = Computation.on(device), a_plan()
+    rows = random_rows(setting.shape, records=setting.samples * (rounds + 2), tokens=setting.tokens)
+    # All records of a step in one pass, as the other paths take them.
+    computation = replace(Computation.on(device), micro_batch=MicroBatch(setting.samples))
+    work = Work(computation=computation, plan=a_plan(setting.samples), rows=rows, samples=setting.samples)
     model = setting.shape.build(device)
-    batches = random_batches(setting.shape, device, samples=setting.samples, tokens=setting.tokens)
-    paths = {name: step for name, step in step_paths(model, computation, plan).items() if _fits(step, batches)}
-    memory = {name: _peak_memory(step, batches, device) for name, step in paths.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in paths}
-    ratios: dict[str, list[float]] = {name: [] for name in paths}
-    for number in range(rounds):
-        names = [name for name in paths if name in ALWAYS or number % others_every == 0]
-        random.shuffle(names)
-        taken = {name: _seconds(partial(paths[name], next(batches)), device) for name in names}
-        for name in names:
-            seconds[name].append(taken[name])
-            ratios[name].append(taken[name] / taken["non_private"])
-    noise = our_step(model, computation, plan).noise
-    noise_seconds = statistics.median(_seconds(noise, device) for _ in range(rounds))
+    with ExitStack() as stack:
+        paths = dict(_fitting(step_paths(model, work, stack)))
+        memory = {name: _peak_memory(step, device) for name, step in paths.items()}
+        seconds, ratios = _by_turns(paths, device, rounds=rounds, others_every=others_every)
+        noise = our_step(model, work, stack.enter_context(noise_thread(device))).step.noise
+        noise_seconds = statistics.median(_seconds(noise, device) for _ in range(rounds))
     return Measured(
         setting=str(setting),
         seconds=statistics.median(seconds["non_private"]),
@@ -95,13 +89,43 @@ def measure(setting: Setting, device: torch.device, *, rounds: int, others_every
     )
 
 
-def _fits(step: Step, batches: Iterator[TokenBatch]) -> bool:
-    """Make a first step, which also warms up; return whether it fits into memory. Ours and the non-private must."""
+def _by_turns(
+    paths: Mapping[str, Step], device: torch.device, *, rounds: int, others_every: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Return the seconds of each path, and their ratios to those of the non-private step of the same round."""
+    seconds: dict[str, list[float]] = {name: [] for name in paths}
+    ratios: dict[str, list[float]] = {name: [] for name in paths}
+    for number in range(rounds):
+        names = [name for name in paths if name in ALWAYS or number % others_every == 0]
+        random.shuffle(names)
+        taken = {name: _seconds(paths[name], device) for name in names}
+        for name in names:
+            seconds[name].append(taken[name])
+            ratios[name].append(taken[name] / taken["non_private"])
+    return seconds, ratios
+
+
+def _fitting(makers: Mapping[str, Callable[[], Step]]) -> Iterator[tuple[str, Step]]:
+    """Make a first step in each way, which also warms up; yield those that fit into memory, as two of them must."""
+    for name, make in makers.items():
+        step = _first(make)
+        if step is not None:
+            yield name, step
+        elif name in ALWAYS:
+            raise MemoryError(f"{name}: one step does not fit into memory")
+        # What did not fit lies in cycles of modules and hooks.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _first(make: Callable[[], Step]) -> Step | None:
+    step = make()
     try:
-        step(next(batches))
+        step()
     except torch.OutOfMemoryError:
-        return False
-    return True
+        return None
+    return step
 
 
 def _seconds(act: Callable[[], object], device: torch.device) -> float:
@@ -118,16 +142,15 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _peak_memory(step: Step, batches: Iterator[TokenBatch], device: torch.device) -> float:
+def _peak_memory(step: Step, device: torch.device) -> float:
     """Return the most MiB that tensors of one step hold at once, beyond what is held before it."""
-    batch = next(batches)
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
-        step(batch)
+        step()
         return (torch.cuda.max_memory_allocated(device) - before) / MEBIBYTE
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step(batch)
+        step()
     events = profiler.profiler.kineto_results.events()
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
     held = most = 0

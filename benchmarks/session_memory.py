@@ -1,12 +1,14 @@
 """What a session needs in memory: the estimate that queueing goes by, beside the peak of a process that does its work.
 
 Each setting runs in a process of its own, with records as long as `max_tokens` allows: the model is loaded, trained for
-a few steps, evaluated and probed, as a session does it. The peak is the most that was resident at once (VmHWM).
+a few steps, evaluated and probed, as a session does it. The peak is the most that was resident at once (VmHWM); on a
+GPU that nobody else uses, the most that torch held of it, and the context.
 """
 
 import argparse
 import json
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +19,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.dp_paths import LARGE
 from ctrainer.agents.answer_judge import AnswerJudge
 from ctrainer.agents.compliance.loading import default_constitution
 from ctrainer.schemas.training import LoraSettings
@@ -24,10 +27,12 @@ from ctrainer.streams.settings import Settings
 from ctrainer.trainer.accounting import NOTHING
 from ctrainer.trainer.adapter import add_adapter
 from ctrainer.trainer.checkpoint import Checkpoints
+from ctrainer.trainer.computation import Computation
 from ctrainer.trainer.evaluation import Text, measure_prediction
 from ctrainer.trainer.ledger import Granted
 from ctrainer.trainer.loop import train
 from ctrainer.trainer.memory_need import memory_need, shape_of
+from ctrainer.trainer.micro_batch import CPU_MICRO_BATCH, GPU_MICRO_BATCH
 from ctrainer.trainer.models import DEFAULT_MODEL, LanguageModel, load_model
 from ctrainer.trainer.plan import PrivacyPlan, make_plan
 from ctrainer.trainer.probes import Probes, base_probe_answers, measure_probes
@@ -38,7 +43,8 @@ from ctrainer.trainer.tokenization import EncodedExample
 _STATUS = Path("/proc/self/status")
 _FORGET = Path("/proc/self/clear_refs")
 _MEBIBYTE = 2**20
-_BATCH = 12
+_BATCH = 2 * GPU_MICRO_BATCH.records if torch.cuda.is_available() else 2 * CPU_MICRO_BATCH.records
+"""Records expected in a batch: more than one pass takes."""
 _EVALUATED_TOKENS = 4_096
 
 
@@ -51,34 +57,53 @@ class Setting:
     max_tokens: int
 
 
-def resident_peak() -> int:
-    """Return the most bytes of this process that were resident at once, since the start or `forget_peak`."""
+def device() -> torch.device:
+    """Return where sessions train."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def peak() -> int:
+    """Return the most bytes that this process held of its device at once, since the start or `forget_peak`."""
+    return _gpu_peak() if torch.cuda.is_available() else _resident_peak()
+
+
+def _gpu_peak() -> int:
+    free, total = torch.cuda.mem_get_info()
+    return total - free - torch.cuda.memory_reserved() + torch.cuda.max_memory_reserved()
+
+
+def _resident_peak() -> int:
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 
 
 def forget_peak() -> None:
     """Begin the peak anew."""
-    _FORGET.write_text("5")
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        _FORGET.write_text("5")
 
 
 def work(setting: Setting, cache: Path) -> dict[str, int]:
     """Do the work of a session in this process; return the peak of each part, in bytes."""
-    peaks = {"imported": resident_peak()}
+    peaks = {"imported": peak()}
     language_model = load_model(setting.model, cache_folder=cache)
-    peaks["loaded"] = resident_peak()
-    model = add_adapter(language_model.model, LoraSettings(rank=setting.rank))
+    peaks["loaded"] = peak()
+    base = language_model.model.to(device(), Computation.on(device()).base_type)
+    model = add_adapter(base, LoraSettings(rank=setting.rank))
     examples = _examples(setting.max_tokens, len(language_model.tokenizer))
     forget_peak()
     _train(model, examples, language_model.tokenizer.pad_token_id)
-    peaks["trained"] = resident_peak()
+    peaks["trained"] = peak()
     forget_peak()
     texts = [Text(example=example) for example in examples]
     measure_prediction(model=model, texts=texts, pad_token_id=language_model.tokenizer.pad_token_id)
-    peaks["evaluated"] = resident_peak()
+    peaks["evaluated"] = peak()
     forget_peak()
     _probe(LanguageModel(name=setting.model, model=model, tokenizer=language_model.tokenizer))
-    peaks["probed"] = resident_peak()
+    peaks["probed"] = peak()
     return peaks
 
 
@@ -134,10 +159,30 @@ def measure(setting: Setting) -> dict[str, Any]:
     shape = shape_of(setting.model)
     if shape is None:
         raise SystemExit(f"{setting.model}: nothing is known of its sizes")
-    need = memory_need(shape, LoraSettings(rank=setting.rank), max_tokens=setting.max_tokens)
-    peak = max(peaks.values())
-    mebibytes = {name: round(size / _MEBIBYTE) for name, size in {**peaks, "estimate": need, "peak": peak}.items()}
-    return {**asdict(setting), **mebibytes, "ratio": round(need / peak, 2)}
+    on_gpu = torch.cuda.is_available()
+    need = memory_need(
+        shape,
+        LoraSettings(rank=setting.rank),
+        max_tokens=setting.max_tokens,
+        micro_batch=GPU_MICRO_BATCH if on_gpu else CPU_MICRO_BATCH,
+        bfloat16=on_gpu,
+    )
+    most = max(peaks.values())
+    mebibytes = {name: round(size / _MEBIBYTE) for name, size in {**peaks, "estimate": need, "peak": most}.items()}
+    return {**asdict(setting), **mebibytes, "ratio": round(need / most, 2)}
+
+
+def _settings(folder: Path) -> dict[str, str]:
+    """Return the models to measure by name; on a GPU one of about 1.1 billion random weights is made for it."""
+    tiny = save_tiny_model(folder / "tiny", seed=7)
+    if not torch.cuda.is_available():
+        return {"tiny": str(tiny), DEFAULT_MODEL: DEFAULT_MODEL}
+    large = folder / "large"
+    LARGE.random_weights(torch.bfloat16).save_pretrained(large)
+    for file in tiny.glob("*token*"):
+        shutil.copy(file, large)
+    shutil.copy(tiny / "chat_template.jinja", large)
+    return {"tiny": str(tiny), LARGE.name: str(large)}
 
 
 def main() -> None:
@@ -153,8 +198,7 @@ def main() -> None:
         print(json.dumps(work(Setting(**json.loads(arguments.work)), cache)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        tiny = str(save_tiny_model(Path(folder), seed=7))
-        for model, name in [(tiny, "tiny"), (DEFAULT_MODEL, DEFAULT_MODEL)]:
+        for name, model in _settings(Path(folder)).items():
             for tokens in arguments.max_tokens:
                 measured = measure(Setting(model=model, rank=arguments.rank, max_tokens=tokens))
                 print(json.dumps({**measured, "model": name}), flush=True)

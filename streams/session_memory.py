@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from ctrainer.schemas.training import TrainAdapter, TrainingAssignment
 from ctrainer.streams.device_memory import DeviceMemory
 from ctrainer.trainer.admission import Memory, Need, Room
-from ctrainer.trainer.memory_need import MICRO_BATCH, memory_need, most_tokens, shape_of
+from ctrainer.trainer.memory_need import memory_need, most_tokens, shape_of
+from ctrainer.trainer.micro_batch import CPU_MICRO_BATCH, GPU_MICRO_BATCH, MicroBatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,11 @@ class SessionMemory:
         if need is None or room is None or shape is None:
             return "it does not fit into memory"
         fitting = most_tokens(
-            shape, request.lora, within=room.total // self._processes(room), micro_batch=_least_micro_batch(room)
+            shape,
+            request.lora,
+            within=room.total // self._processes(room),
+            micro_batch=_least_micro_batch(room),
+            bfloat16=room.halves,
         )
         advice = (
             f"max_tokens of at most {fitting}" if fitting else "a smaller base model, or a trainer with more memory"
@@ -55,10 +60,11 @@ class SessionMemory:
         shape = shape_of(request.base_model)
         if shape is None:
             return None
+        max_tokens = request.optimizer.max_tokens
         usual, least = (
             self._processes(room)
-            * memory_need(shape, request.lora, max_tokens=request.optimizer.max_tokens, micro_batch=most)
-            for most in (MICRO_BATCH, _least_micro_batch(room))
+            * memory_need(shape, request.lora, max_tokens=max_tokens, micro_batch=most, bfloat16=room.halves)
+            for most in (GPU_MICRO_BATCH if room.halves else CPU_MICRO_BATCH, _least_micro_batch(room))
         )
         return Need(usual=usual, least=least)
 
@@ -67,8 +73,8 @@ class SessionMemory:
         return 1 if room.halves else self.ranks
 
 
-def _least_micro_batch(room: Room) -> int:
-    return 1 if room.halves else MICRO_BATCH
+def _least_micro_batch(room: Room) -> MicroBatch:
+    return MicroBatch(1) if room.halves else CPU_MICRO_BATCH
 
 
 def _size(number: int) -> str:

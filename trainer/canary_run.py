@@ -103,4 +103,4 @@ def _order(step: PrivateStep) -> Tensor:
     """Return the place in the flat gradient of each number of the weights, weight by weight."""
     blocks = step.gradients.blocks
     places = torch.split(torch.arange(sum(block.size for block in blocks)), [block.size for block in blocks])
-    return torch.cat([weight.flatten() for weight in step.gradients.per_weight(places)])
+    return torch.cat([block.in_weight_order(part) for block, part in zip(blocks, places, strict=True)])

@@ -11,6 +11,7 @@ from ctrainer.trainer.adapter import add_adapter
 from ctrainer.trainer.canary_audit import CanaryAudit
 from ctrainer.trainer.canary_run import audit_step
 from ctrainer.trainer.computation import Computation
+from ctrainer.trainer.micro_batch import MicroBatch
 from ctrainer.trainer.models import load_model
 from ctrainer.trainer.per_sample import per_sample_gradients
 from ctrainer.trainer.plan import PrivacyPlan
@@ -48,7 +49,7 @@ def trial_step(folder: Path, *, noise_multiplier: float, unsafe_seed: int | None
             plan=_plan(noise_multiplier),
             randomness=Randomness.secure() if secure else Randomness.unsafe_from_seed(unsafe_seed or 0),
             # One pass for all lengths: what a loss mixes up over a batch shows only where they are together.
-            computation=Computation(micro_batch=len(_LENGTHS), pass_tokens=1_000_000),
+            computation=Computation(micro_batch=MicroBatch(len(_LENGTHS)), pass_tokens=1_000_000),
             pad_token_id=0,
         )
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from ctrainer.trainer.micro_batch import CPU_MICRO_BATCH, GPU_MICRO_BATCH, MicroBatch
+
 _PASS_TOKENS_OF_A_GPU = 1_024
 
 
@@ -13,12 +15,12 @@ _PASS_TOKENS_OF_A_GPU = 1_024
 class Computation:
     """Choices of speed and memory. None of them changes the privacy guarantee.
 
-    `micro_batch` is the most samples of one forward pass; `bfloat16` computes the passes under autocast, while norms,
-    sums, noise and weights stay in float32; `gradient_checkpointing` keeps only each layer's inputs. `pass_tokens` is
-    how many tokens of padding cost as much as one more forward and backward pass.
+    `micro_batch` is the most of one forward pass; `bfloat16` computes the passes under autocast, while norms, sums,
+    noise and the adapter's weights stay in float32; `gradient_checkpointing` keeps only each layer's inputs.
+    `pass_tokens` is how many tokens of padding cost as much as one more forward and backward pass.
     """
 
-    micro_batch: int = 6
+    micro_batch: MicroBatch = CPU_MICRO_BATCH
     pass_tokens: int = 16
     bfloat16: bool = False
     gradient_checkpointing: bool = False
@@ -28,7 +30,13 @@ class Computation:
         """Return the choices for a device: on a GPU bfloat16, where it has that, and few passes."""
         if device.type != "cuda":
             return cls()
-        return cls(bfloat16=torch.cuda.is_bf16_supported(), pass_tokens=_PASS_TOKENS_OF_A_GPU)
+        bfloat16 = torch.cuda.is_bf16_supported()
+        return cls(micro_batch=GPU_MICRO_BATCH, bfloat16=bfloat16, pass_tokens=_PASS_TOKENS_OF_A_GPU)
+
+    @property
+    def base_type(self) -> torch.dtype:
+        """The number format of the frozen base model: what its passes would convert it to, each time."""
+        return torch.bfloat16 if self.bfloat16 else torch.float32
 
     def precision(self, device: torch.device) -> AbstractContextManager[Any]:
         """Return the context in which the forward pass runs."""

@@ -12,27 +12,34 @@ from ctrainer.trainer.errors import UnsupportedAdapterError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factor:
-    """One trainable weight; an outer factor (LoRA's B) is kept transposed, which is four times as fast on a CPU."""
+    """One trainable weight; the per-sample gradients of an outer factor, LoRA's B, are made transposed on a CPU.
+
+    That is four times as fast there. On a GPU it makes no difference, and all are made as they are needed.
+    """
 
     name: str
     weight: nn.Parameter
     outer: bool
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """The shape of one sample's gradient as it is kept: [rank, width]."""
-        rows, columns = self.weight.shape
-        return (columns, rows) if self.outer else (rows, columns)
+    def transposed(self) -> bool:
+        """Whether its per-sample gradients are kept transposed."""
+        return self.outer and self.weight.device.type == "cpu"
 
-    def as_weight(self, flat: Tensor) -> Tensor:
-        """Return flat numbers of this factor, with any leading dimensions, in the shape of its weight."""
-        kept = flat.view(*flat.shape[:-1], *self.shape)
-        return kept.transpose(-2, -1).contiguous() if self.outer else kept
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape of one sample's gradient as it is kept."""
+        rows, columns = self.weight.shape
+        return (columns, rows) if self.transposed else (rows, columns)
 
 
 @dataclass(slots=True)
 class GradientBlock:
-    """Weights whose per-sample gradients lie side by side: `buffer` is [samples, numbers], None when there are none."""
+    """Weights whose per-sample gradients lie side by side: `buffer` is [samples, numbers], None when there are none.
+
+    The numbers of the buffer are in the order in which they are kept. All other flat tensors of a block (sums, noise,
+    gradients) are in the order of the weights, so that the gradient of each weight is a view of them.
+    """
 
     factors: Sequence[Factor]
     buffer: Tensor | None = None
@@ -52,13 +59,14 @@ class GradientBlock:
         """Where the weights are."""
         return self.factors[0].weight.device
 
-    def add(self, place: int, left: Tensor, right: Tensor) -> None:
-        """Add left' right of every sample to the gradient of the factor at `place`.
+    def add(self, place: int, left: Tensor, right: Tensor, scaling: float) -> None:
+        """Add left' right, scaled, of every sample to the gradient of the factor at `place`: of B to its transposed.
 
         Raises:
             UnsupportedAdapterError: the tensors are not [samples, tokens, width] with the samples of the other weights.
         """
-        name = self.factors[place].name
+        factor = self.factors[place]
+        name = factor.name
         if left.dim() != 3:  # noqa: PLR2004 - samples, tokens, width
             raise UnsupportedAdapterError(f"{name}: got inputs of {left.dim()} dimensions, expected samples by tokens")
         if self.buffer is None:
@@ -66,12 +74,12 @@ class GradientBlock:
         if len(self.buffer) != len(left):
             raise UnsupportedAdapterError(f"{name}: got {len(left)} samples, expected {len(self.buffer)}")
         columns = self.buffer[:, self.offsets[place] : self.offsets[place + 1]]
-        kept = columns.view(len(left), *self.factors[place].shape)
-        if place in self.written:
-            kept.baddbmm_(left.transpose(1, 2), right)
-        else:
-            torch.bmm(left.transpose(1, 2), right, out=kept)
-            self.written.add(place)
+        kept = columns.view(len(left), *factor.shape)
+        if factor.outer and not factor.transposed:
+            left, right = right, left
+        # With a beta of 0 what the new buffer happens to hold is ignored, NaN too.
+        kept.baddbmm_(left.transpose(1, 2), right, beta=int(place in self.written), alpha=scaling)
+        self.written.add(place)
 
     def take(self) -> Tensor:
         """Return the buffer and forget it.
@@ -91,11 +99,27 @@ class GradientBlock:
         self.buffer = None
         self.written.clear()
 
+    def in_weight_order(self, kept: Tensor) -> Tensor:
+        """Return numbers in the order in which they are kept, with any leading dimensions, in that of the weights."""
+        if not any(factor.transposed for factor in self.factors):
+            return kept
+        ordered = torch.empty_like(kept)
+        for factor, source, target in zip(self.factors, self._parts(kept), self._parts(ordered), strict=True):
+            places = _shaped(source, factor.shape)
+            _shaped(target, factor.weight.shape).copy_(places.mT if factor.transposed else places)
+        return ordered
+
     def split(self, flat: Tensor) -> list[Tensor]:
-        """Return flat numbers of this block, with any leading dimensions, as one tensor for each weight."""
-        sizes = [factor.weight.numel() for factor in self.factors]
-        parts = torch.split(flat, sizes, dim=-1)
-        return [factor.as_weight(part) for factor, part in zip(self.factors, parts, strict=True)]
+        """Return flat numbers in the order of the weights, with any leading dimensions, as a view for each weight."""
+        parts = zip(self.factors, self._parts(flat), strict=True)
+        return [_shaped(part, factor.weight.shape) for factor, part in parts]
+
+    def _parts(self, flat: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(flat, [factor.weight.numel() for factor in self.factors], dim=-1)
+
+
+def _shaped(flat: Tensor, shape: Sequence[int]) -> Tensor:
+    return flat.view(*flat.shape[:-1], *shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +129,6 @@ class FactorGradients:
     block: GradientBlock
     place: int
 
-    def add(self, left: Tensor, right: Tensor) -> None:
-        """Add left' right of every sample."""
-        self.block.add(self.place, left, right)
+    def add(self, left: Tensor, right: Tensor, scaling: float) -> None:
+        """Add left' right of every sample, scaled."""
+        self.block.add(self.place, left, right, scaling)

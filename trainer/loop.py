@@ -1,25 +1,23 @@
 """Private training: batches, clipping, Gaussian noise, AdamW, and epsilon reserved before it is spent."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ctrainer.schemas.privacy import BudgetGranted, BudgetRefused, NonPrivateDeclared, PrivacyMode
-from ctrainer.trainer.batches import Batches, Unit, batches_of, one_each
+from ctrainer.trainer.batches import Unit, batches_of, one_each
 from ctrainer.trainer.checkpoint import Checkpoint, Checkpoints
 from ctrainer.trainer.computation import Computation
 from ctrainer.trainer.errors import NotTrainingError
 from ctrainer.trainer.ledger import Granted, Refused
 from ctrainer.trainer.live_proof import LiveProof
+from ctrainer.trainer.noise_thread import noise_thread
 from ctrainer.trainer.pace import Pace
-from ctrainer.trainer.per_sample import ClippedSum, PerSampleGradients, per_sample_gradients
+from ctrainer.trainer.per_sample import PerSampleGradients, per_sample_gradients
 from ctrainer.trainer.plan import NonPrivatePlan, PrivacyPlan
 from ctrainer.trainer.plan_watch import PlanWatch, StepWatch, Unwatched
 from ctrainer.trainer.private_step import PrivateStep
@@ -28,6 +26,7 @@ from ctrainer.trainer.ranks import OneRank, Ranks
 from ctrainer.trainer.reservations import Reservations, Reserve
 from ctrainer.trainer.state import Progress
 from ctrainer.trainer.tokenization import EncodedExample
+from ctrainer.trainer.watched_step import WatchedStep
 
 
 class TrainingEnd(StrEnum):
@@ -95,7 +94,7 @@ def train(
             before a block is found out before the block is reserved.
     """
     units = _units(plan, units, len(examples))
-    with per_sample_gradients(model) as gradients, ThreadPoolExecutor(1, thread_name_prefix="noise") as beside:
+    with per_sample_gradients(model) as gradients, noise_thread(model.device) as thread:
         step = PrivateStep(
             model=model,
             gradients=gradients,
@@ -104,18 +103,19 @@ def train(
             computation=computation or Computation.on(model.device),
             pad_token_id=pad_token_id,
         )
-        session = _Session(
+        progress = _progress(gradients, learning_rate, step)
+        watched = WatchedStep(
             examples=examples,
             units=units,
             batches=batches_of(_mode(plan), units, rate=plan.sampling_rate, randomness=randomness),
             step=step,
-            progress=_progress(gradients, learning_rate, step),
+            optimizer=progress.optimizer,
             proof=LiveProof(factors=gradients.factors, noisy=isinstance(plan, PrivacyPlan)),
             watch=_watch(plan, len(units)),
             ranks=ranks or OneRank(),
-            on_step=on_step,
-            beside=beside,
+            noise_thread=thread,
         )
+        session = _Session(watched=watched, progress=progress, on_step=on_step)
         with Reservations(reserve, ensure_room=session.room_in(checkpoints)) as reservations:
             return session.run(
                 reservations=reservations,
@@ -158,18 +158,26 @@ def _progress(gradients: PerSampleGradients, learning_rate: float, step: Private
 class _Session:
     """The moving parts of one call of `train`."""
 
-    examples: Sequence[EncodedExample]
-    units: Sequence[Unit]
-    batches: Batches
-    step: PrivateStep
+    watched: WatchedStep
     progress: Progress
-    proof: LiveProof
-    watch: StepWatch
-    ranks: Ranks
     on_step: Callable[[int], None]
-    beside: Executor
     pace: Pace = field(default_factory=Pace, init=False)
     not_finite: int = field(default=0, init=False)
+
+    @property
+    def ranks(self) -> Ranks:
+        """Who takes part."""
+        return self.watched.ranks
+
+    @property
+    def watch(self) -> StepWatch:
+        """Who judges."""
+        return self.watched.watch
+
+    @property
+    def plan(self) -> PrivacyPlan | NonPrivatePlan:
+        """What is to be done."""
+        return self.watched.step.plan
 
     def run(
         self,
@@ -183,7 +191,7 @@ class _Session:
         granted_before: int,
     ) -> TrainingOutcome:
         """Reserve, run and save block after block."""
-        done, steps = self._pass_over(self._restore(start), granted_before), self.step.plan.steps
+        done, steps = self._pass_over(self._restore(start), granted_before), self.plan.steps
         while done < steps:
             end = min(done + block_steps, steps)
             if self.ranks.decide(should_stop):
@@ -200,7 +208,7 @@ class _Session:
                 on_block(done)
         if self.ranks.leads and self.progress.noises.drawn():
             checkpoints.drop_older()
-        self.proof.at_end()
+        self.watched.proof.at_end()
         return self._outcome(TrainingEnd.COMPLETED, done)
 
     def _restore(self, start: Checkpoint | None) -> int:
@@ -218,13 +226,13 @@ class _Session:
         Raises:
             NotTrainingError: they may have released every step, and left no checkpoint.
         """
-        granted_before = min(self.ranks.decide(lambda: granted_before), self.step.plan.steps)
+        granted_before = min(self.ranks.decide(lambda: granted_before), self.plan.steps)
         if granted_before <= done:
             return done
-        if done == 0 and granted_before == self.step.plan.steps:
+        if done == 0 and granted_before == self.plan.steps:
             raise NotTrainingError("every step of the pass was granted before, and no checkpoint is left")
         # Noise that went on would take back noise that nobody saw released.
-        self.step.noises.go_on([])
+        self.progress.noises.go_on([])
         return granted_before
 
     def room_in(self, checkpoints: Checkpoints) -> Callable[[], None]:
@@ -250,49 +258,10 @@ class _Session:
             if ask_ahead is not None:
                 ask_ahead(seconds_left=self.pace.seconds(end - 1 - step))
             with self.pace.step():
-                self._run_step(step)
+                self.not_finite += self.watched.run(step)
             if self.ranks.leads:
                 self.on_step(step + 1)
         return end
-
-    def _run_step(self, number: int) -> None:
-        step = self.step
-        members = self.ranks.decide(lambda: self._draw(number))
-        # In order of length, so that the shares of all ranks are about equally long.
-        by_length = sorted(members, key=self._tokens)
-        # The processor draws, from here on, while a GPU computes; the batch was drawn before, so the order is the same.
-        drawing = self.beside.submit(step.noise) if self.ranks.leads else None
-        signal = self.ranks.total(self._signal(self.ranks.share(by_length)))
-        noise: list[Tensor] = []
-        if drawing is not None:
-            self.watch.clipped(signal, len(members), lambda: self._signal(members[:1]))
-            noise = drawing.result()
-            self.watch.drawn(step.noises.fresh(noise))
-            step.set_gradient(signal.totals, noise)
-            self.watch.applied(step.applied_gradient(), step.noisy_sum(signal.totals, noise))
-        else:
-            step.clear_gradient()
-        self.ranks.follow(weight.grad for weight in self.progress.weights.values() if weight.grad is not None)
-        before = self.proof.before() if self.ranks.leads else []
-        self.progress.optimizer.step()
-        self.progress.optimizer.zero_grad(set_to_none=True)
-        self.not_finite += signal.not_finite
-        if members and self.ranks.leads:
-            self.proof.check(before, signal=signal.totals, noise=noise)
-
-    def _draw(self, number: int) -> list[int]:
-        members = self.batches.of(number)
-        self.watch.sampled(members)
-        return members
-
-    def _tokens(self, unit: int) -> int:
-        return sum(len(self.examples[index].token_ids) for index in self.units[unit].examples)
-
-    def _signal(self, members: Sequence[int]) -> ClippedSum:
-        groups = [[self.examples[index] for index in self.units[unit].examples] for unit in members]
-        if self.step.plan.whole_users:
-            return self.step.user_signal(groups)
-        return self.step.signal(list(chain.from_iterable(groups)))
 
     def _outcome(
         self, end: TrainingEnd, step: int, *, reason: str | None = None, message: str | None = None

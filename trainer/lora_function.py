@@ -15,8 +15,8 @@ from torch.autograd.function import once_differentiable
 class Products(Protocol):
     """Takes the gradients of one factor."""
 
-    def add(self, left: Tensor, right: Tensor) -> None:
-        """Add, for each sample, the product of `left` transposed and `right`: the sum over tokens."""
+    def add(self, left: Tensor, right: Tensor, scaling: float) -> None:
+        """Add, for each sample, `scaling` times the product of `left` transposed and `right`: the sum over tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +51,9 @@ class LoraFunction(torch.autograd.Function):
             dtype = torch.get_autocast_dtype(device)
             inputs, base, inner, outer = (part.to(dtype) for part in (inputs, base, inner, outer))
             bias = None if bias is None else bias.to(dtype)
-        with torch.autocast(device, enabled=False):
-            outputs = torch.nn.functional.linear(inputs, base, bias)
-            narrow = torch.nn.functional.linear(inputs.to(inner.dtype), inner)
-            _add_product(outputs, narrow, outer.t(), scaling)
+        outputs = torch.nn.functional.linear(inputs, base, bias)
+        narrow = torch.nn.functional.linear(inputs.to(inner.dtype), inner)
+        _add_product(outputs, narrow, outer.t(), scaling)
         ctx.save_for_backward(inputs, base, inner, outer, narrow)
         ctx.scaling, ctx.sinks = scaling, sinks
         return outputs
@@ -64,14 +63,14 @@ class LoraFunction(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Hand the weight gradients of each sample to the sinks, and return that of the inputs."""
         inputs, base, inner, outer, narrow = ctx.saved_tensors
-        scaled = gradient.to(outer.dtype)
-        ctx.sinks.outer.add(narrow * ctx.scaling, scaled)
-        narrow_gradient = torch.matmul(scaled, outer).mul_(ctx.scaling)
-        ctx.sinks.inner.add(narrow_gradient, inputs.to(inner.dtype))
+        narrow_type = gradient.to(outer.dtype)
+        ctx.sinks.outer.add(narrow, narrow_type, ctx.scaling)
+        narrow_gradient = torch.matmul(narrow_type, outer)
+        ctx.sinks.inner.add(narrow_gradient, inputs.to(inner.dtype), ctx.scaling)
         input_gradient = None
         if ctx.needs_input_grad[0]:
             input_gradient = torch.matmul(gradient.to(base.dtype), base)
-            _add_product(input_gradient, narrow_gradient, inner, 1.0)
+            _add_product(input_gradient, narrow_gradient, inner, ctx.scaling)
         return input_gradient, None, None, None, None, None, None
 
 

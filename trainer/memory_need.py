@@ -13,12 +13,10 @@ from typing import Any
 import orjson
 
 from ctrainer.schemas.training import LoraSettings
+from ctrainer.trainer.micro_batch import CPU_MICRO_BATCH, MicroBatch
 from ctrainer.trainer.models import DEFAULT_MODEL
 
-MICRO_BATCH = 6
-"""Records of a forward pass: see `Computation`."""
-
-_FLOAT = 4
+_FLOAT, _BFLOAT16 = 4, 2
 _MARGIN = 1.1
 _PROCESS = 900 * 1024**2
 """Bytes of the libraries, of the constitution, and of the dataset; on a GPU, of its context and kernels."""
@@ -124,30 +122,51 @@ def _config_file(name_or_path: str) -> Path:
     return Path(found) if isinstance(found, str) else folder / "config.json"
 
 
-def memory_need(shape: ModelShape, lora: LoraSettings, *, max_tokens: int, micro_batch: int = MICRO_BATCH) -> int:
+def memory_need(
+    shape: ModelShape,
+    lora: LoraSettings,
+    *,
+    max_tokens: int,
+    micro_batch: MicroBatch = CPU_MICRO_BATCH,
+    bfloat16: bool = False,
+) -> int:
     """Return about how many bytes the process of a session takes at its peak, from when it trains to its evaluation.
+
+    With `bfloat16` the base model and its activations are in that format, as they are on a GPU.
 
     >>> round(memory_need(SMOLLM2_135M, LoraSettings(), max_tokens=128) / 1024**3, 1)
     3.2
     """
-    training = training_numbers(shape, lora, max_tokens=max_tokens, micro_batch=micro_batch)
-    evaluating = _LOGITS_EVALUATED * max(_EVALUATED_TOKENS, max_tokens) * shape.vocabulary
-    numbers = shape.parameters() + _STATES * shape.trained(lora) + max(training, evaluating)
-    return int(_MARGIN * (_FLOAT * numbers + _PROCESS))
+    short = _BFLOAT16 if bfloat16 else _FLOAT
+    training = training_bytes(shape, lora, max_tokens=max_tokens, records=micro_batch.most(max_tokens), short=short)
+    evaluating = _FLOAT * _LOGITS_EVALUATED * max(_EVALUATED_TOKENS, max_tokens) * shape.vocabulary
+    kept = short * shape.parameters() + _FLOAT * _STATES * shape.trained(lora)
+    return int(_MARGIN * (kept + max(training, evaluating) + _PROCESS))
 
 
-def training_numbers(shape: ModelShape, lora: LoraSettings, *, max_tokens: int, micro_batch: int) -> int:
-    """Return how many numbers one forward and backward pass holds at its peak, beyond the weights."""
-    tokens = micro_batch * max_tokens
+def training_bytes(shape: ModelShape, lora: LoraSettings, *, max_tokens: int, records: int, short: int = _FLOAT) -> int:
+    """Return how much one forward and backward pass holds at its peak, beyond the weights.
+
+    `short` is the bytes of a number of the passes; the loss is computed in float32 in any case.
+    """
+    tokens = records * max_tokens
     activations = tokens * shape.layers * (10 * shape.hidden + 4 * shape.intermediate)
-    return micro_batch * shape.trained(lora) + activations + _LOGITS_TRAINED * tokens * shape.vocabulary
+    numbers = records * shape.trained(lora) + activations
+    return short * numbers + _FLOAT * _LOGITS_TRAINED * tokens * shape.vocabulary
 
 
-def most_tokens(shape: ModelShape, lora: LoraSettings, *, within: int, micro_batch: int = MICRO_BATCH) -> int | None:
+def most_tokens(
+    shape: ModelShape,
+    lora: LoraSettings,
+    *,
+    within: int,
+    micro_batch: MicroBatch = CPU_MICRO_BATCH,
+    bfloat16: bool = False,
+) -> int | None:
     """Return the largest `max_tokens`, of what a request may say, whose session fits; None where none does."""
     fitting = bisect_right(
         range(_LEAST_TOKENS, _MOST_TOKENS),
         within,
-        key=lambda tokens: memory_need(shape, lora, max_tokens=tokens, micro_batch=micro_batch),
+        key=lambda tokens: memory_need(shape, lora, max_tokens=tokens, micro_batch=micro_batch, bfloat16=bfloat16),
     )
     return _LEAST_TOKENS + fitting - 1 if fitting else None

@@ -54,7 +54,8 @@ class IndependentNoise:
 
     def next(self) -> list[Tensor]:
         """Draw the noise of a step."""
-        return [self.randomness.normal(block.size).mul_(self.scale).to(block.device) for block in self.blocks]
+        drawn = self.randomness.normal(_size(self.blocks), self.blocks[0].device)
+        return _split(drawn.mul_(self.scale), self.blocks)
 
     def fresh(self, noise: list[Tensor]) -> list[Tensor]:
         """Return all of it."""
@@ -112,11 +113,11 @@ class CorrelatedNoise:
     def next(self) -> list[Tensor]:
         """Return the noise of the next step of the pass."""
         self._remember()
-        return self._parts(self.matrix.next())
+        return _split(self.matrix.next(), self.blocks)
 
     def fresh(self, noise: list[Tensor]) -> list[Tensor]:  # noqa: ARG002 - the sum of new and old noise
         """Return what the newest step drew; its standard deviation is `scale` times the gain."""
-        return self._parts(self.matrix.newest)
+        return _split(self.matrix.newest, self.blocks)
 
     def drawn(self) -> list[Stretch]:
         """Return the key streams of all steps so far."""
@@ -132,17 +133,13 @@ class CorrelatedNoise:
         self._source = None
         self.stretches = list(drawn)
 
-    def _parts(self, flat: Tensor) -> list[Tensor]:
-        parts = torch.split(flat, [block.size for block in self.blocks])
-        return [part.to(block.device) for part, block in zip(parts, self.blocks, strict=True)]
-
     def _begin(self) -> None:
         self.stretches = []
         self.matrix = MatrixNoise(bands=self.bands, steps=self.steps, scale=self.scale, draw=self._draw)
 
     def _draw(self) -> Tensor:
         source = self._source or self.randomness
-        return torch.cat([source.normal(block.size) for block in self.blocks])
+        return source.normal(_size(self.blocks))
 
     def _remember(self) -> None:
         """Note that a step is drawn here, as part of the last stretch if the stream has just gone on."""
@@ -150,18 +147,24 @@ class CorrelatedNoise:
         source.renew_key_of_another_process()
         key = None if source.unsafe_seeded else source.key.hex()
         last = self.stretches[-1] if self.stretches else None
-        if last is not None and last.key == key and source.position == last.position + last.steps * self._step_blocks():
+        drawn = Randomness.blocks_of_normal(_size(self.blocks))
+        if last is not None and last.key == key and source.position == last.position + last.steps * drawn:
             self.stretches[-1] = last.model_copy(update={"steps": last.steps + 1})
         else:
             self.stretches.append(Stretch(key=key, position=source.position, steps=1))
 
-    def _step_blocks(self) -> int:
-        """Return how many cipher blocks the noise of a step takes."""
-        return sum(Randomness.blocks_of_normal(block.size) for block in self.blocks)
-
     def _stream(self, stretch: Stretch) -> Randomness:
         key = self.randomness.key if stretch.key is None else bytes.fromhex(stretch.key)
         return Randomness(key=key, position=stretch.position)
+
+
+def _size(blocks: Sequence[GradientBlock]) -> int:
+    return sum(block.size for block in blocks)
+
+
+def _split(flat: Tensor, blocks: Sequence[GradientBlock]) -> list[Tensor]:
+    parts = torch.split(flat, [block.size for block in blocks])
+    return [part.to(block.device) for part, block in zip(parts, blocks, strict=True)]
 
 
 def noise_gain(plan: PrivacyPlan) -> float:

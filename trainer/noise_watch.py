@@ -36,7 +36,7 @@ class NoiseWatch:
         Each block is judged by itself, and all numbers drawn so far together: a block without noise shows at once,
         noise that is a little too small shows in time.
         """
-        squares = [float(torch.dot(block, block)) for block in draw]
+        squares = [float(square) for square in torch.stack([torch.dot(block, block) for block in draw]).cpu()]
         self._squares += sum(squares)
         self._numbers += sum(len(block) for block in draw)
         # Each step has one judgement for each block and one for the whole.

@@ -106,8 +106,9 @@ class PerSampleGradients:
             # Zero times NaN is NaN: the rows themselves must go.
             factors, norms = factors[finite], norms[finite]
             gradients = [gradient[finite] for gradient in gradients]
+        totals = [torch.mv(rows.float().t(), factors) for rows in gradients]
         return ClippedSum(
-            totals=[torch.mv(rows.float().t(), factors) for rows in gradients],
+            totals=[block.in_weight_order(total) for block, total in zip(self.blocks, totals, strict=True)],
             not_finite=not_finite,
             largest=float((factors * norms).max()) if len(norms) else 0.0,
         )
@@ -118,7 +119,7 @@ class PerSampleGradients:
             block.forget()
 
     def per_weight(self, flat: Sequence[Tensor]) -> list[Tensor]:
-        """Return flat tensors of all blocks as one tensor for each of `factors`, in the shape of its weight."""
+        """Return flat tensors of all blocks, in the order of the weights, as a view for each of `factors`."""
         parts = (block.split(tensor) for block, tensor in zip(self.blocks, flat, strict=True))
         return list(chain.from_iterable(parts))
 

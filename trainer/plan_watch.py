@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
@@ -135,13 +136,14 @@ class PlanWatch:
             raise PlanViolatedError("noise-out-of-plan", f"the noise of a step is not the plan's: {fault}")
 
     def applied(self, gradients: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
-        """Compare what the optimizer is about to take with the sum of signal and noise, weight by weight.
+        """Compare what the optimizer is about to take with the sum of signal and noise, number by number.
 
-        The gradients must be that sum, divided by the expected batch size of the plan, up to rounding.
+        The gradients must be that sum, divided by the expected batch size of the plan, up to rounding. In one flat
+        tensor each: for hundreds of weights a GPU would wait for the launches.
         """
-        batch = self.plan.expected_batch_size
-        differences = [gradient * batch - sum_ for gradient, sum_ in zip(gradients, expected, strict=True)]
-        if not _norm(differences) <= _APPLIED * _norm(expected):
+        found, due = (torch.cat([part.flatten() for part in parts]) for parts in (gradients, expected))
+        difference = torch.add(due, found, alpha=-self.plan.expected_batch_size)
+        if not _norm([difference]) <= _APPLIED * _norm([due]):
             message = "a step's gradient is not its clipped sum and noise over the expected batch size"
             raise PlanViolatedError("gradient-out-of-plan", message)
 

@@ -13,6 +13,7 @@ from ctrainer.trainer.computation import Computation
 from ctrainer.trainer.errors import OutOfMemoryError
 from ctrainer.trainer.length_buckets import length_buckets
 from ctrainer.trainer.loss import sample_losses
+from ctrainer.trainer.micro_batch import MicroBatch
 from ctrainer.trainer.noise import Noise, noise_of
 from ctrainer.trainer.per_sample import ClippedSum, PerSampleGradients
 from ctrainer.trainer.plan import NonPrivatePlan, PrivacyPlan
@@ -35,7 +36,7 @@ class PrivateStep:
     randomness: Randomness
     computation: Computation
     pad_token_id: int
-    micro_batch: int = field(init=False)
+    micro_batch: MicroBatch = field(init=False)
     noises: Noise = field(init=False)
 
     def __post_init__(self) -> None:
@@ -98,11 +99,11 @@ class PrivateStep:
             factor.weight.grad = gradient.to(factor.weight.dtype)
 
     def noisy_sum(self, signal: Sequence[Tensor], noise: Sequence[Tensor]) -> list[Tensor]:
-        """Return the sum of signal and noise, one tensor for each weight."""
-        return self.gradients.per_weight([total + draw.float() for total, draw in zip(signal, noise, strict=True)])
+        """Return the sum of signal and noise, a flat tensor for each block."""
+        return [total + draw.float() for total, draw in zip(signal, noise, strict=True)]
 
     def applied_gradient(self) -> list[Tensor]:
-        """Return the gradients that the optimizer will take, one for each weight."""
+        """Return the gradients that the optimizer will take, one for each weight, in the order of the blocks."""
         return [factor.weight.grad for factor in self.gradients.factors if factor.weight.grad is not None]
 
     def clear_gradient(self) -> None:
@@ -136,10 +137,10 @@ class PrivateStep:
 
     def _make_room(self, failed: int) -> None:
         self.gradients.forget()
-        self.micro_batch = -(-failed // 2)
+        self.micro_batch = self.micro_batch.halved(failed)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        _LOG.warning("out of memory: micro-batches have at most %d records from now on", self.micro_batch)
+        _LOG.warning("out of memory: micro-batches have at most %d records from now on", self.micro_batch.records)
 
 
 _ADVICE = "lower max_tokens, choose gradient checkpointing or a smaller base model"

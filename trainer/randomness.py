@@ -18,8 +18,12 @@ from torch import Tensor
 _BLOCK_BYTES = 16
 _WORD_BYTES = 8
 _DRAWS = 4
-_AT_ONCE = 1 << 16  # words: half a million bytes of key stream, which stay in the processor's caches
-_ZEROS = memoryview(bytes(_WORD_BYTES * _AT_ONCE))
+_GROUP = 1 << 16
+"""Words that are mixed into normal numbers together: half a million bytes, which stay in a processor's caches."""
+_GROUPS_OF_A_GPU = 64
+"""Groups that a GPU mixes at once: enough to fill it, few enough that they cost it no memory to speak of."""
+_ZEROS = memoryview(bytes(_WORD_BYTES * _GROUP * _GROUPS_OF_A_GPU))
+_CPU = torch.device("cpu")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,15 +50,21 @@ class Randomness:
 
     def uniform(self, count: int) -> Tensor:
         """Return `count` numbers in (0, 1], in float64."""
-        parts = [_unit_interval(words) for words in self._words(count)]
+        parts = [_unit_interval(words) for words in self._words(count, at_once=_GROUP)]
         return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
 
-    def normal(self, count: int) -> Tensor:
-        """Return `count` standard normal numbers, in float64."""
-        drawn = torch.empty(count, dtype=torch.float64)
+    def normal(self, count: int, device: torch.device = _CPU) -> Tensor:
+        """Return `count` standard normal numbers, in float64, on a device.
+
+        The key stream is the processor's; the rest is computed on the device. What it draws is the same everywhere, up
+        to the rounding of logarithms and cosines.
+        """
+        at_once = _GROUP if device.type == "cpu" else _GROUPS_OF_A_GPU * _GROUP
+        drawn = torch.empty(count, dtype=torch.float64, device=device)
         words_needed = 2 * _DRAWS * -(-count // _DRAWS)
-        for words, part in zip(self._words(words_needed), torch.split(drawn, _AT_ONCE // 2), strict=True):
-            _fill_normal(part, _unit_interval(words))
+        words = self._words(words_needed, at_once=at_once, pinned=device.type == "cuda")
+        for part, of_part in zip(torch.split(drawn, at_once // 2), words, strict=True):
+            _fill_normal(part, of_part.to(device, non_blocking=True))
         return drawn
 
     @staticmethod
@@ -67,21 +77,21 @@ class Randomness:
         indices: list[int] = torch.nonzero(self.uniform(records) <= rate).flatten().tolist()
         return indices
 
-    def _words(self, count: int) -> Iterator[Tensor]:
-        """Yield `count` random 64-bit words of the key stream (AES-256 in counter mode), some at a time.
+    def _words(self, count: int, *, at_once: int, pinned: bool = False) -> Iterator[Tensor]:
+        """Yield `count` random 64-bit words of the key stream (AES-256 in counter mode), `at_once` at a time.
 
-        They are valid until the next are asked for. Every call starts at a new cipher block.
+        Every call starts at a new cipher block.
         """
         self.renew_key_of_another_process()
         encryptor = Cipher(
             algorithms.AES256(self.key), modes.CTR(self.position.to_bytes(_BLOCK_BYTES, "big"))
         ).encryptor()
         self.position += -(-count * _WORD_BYTES // _BLOCK_BYTES)
-        for first in range(0, count, _AT_ONCE):
-            size = min(_AT_ONCE, count - first) * _WORD_BYTES
-            stream = bytearray(size)
-            encryptor.update_into(_ZEROS[:size], stream)
-            yield torch.frombuffer(stream, dtype=torch.int64)
+        for first in range(0, count, at_once):
+            words = torch.empty(min(at_once, count - first), dtype=torch.int64, pin_memory=pinned)
+            stream = words.numpy().data.cast("B")
+            encryptor.update_into(_ZEROS[: len(stream)], stream)
+            yield words
 
     def renew_key_of_another_process(self) -> None:
         """Take a fresh key where a secure stream was copied into this process."""
@@ -94,13 +104,20 @@ def _unit_interval(words: Tensor) -> Tensor:
     return (words >> 11).to(torch.float64).add_(2.0**52 + 1).mul_(2.0**-53)
 
 
-def _fill_normal(part: Tensor, uniforms: Tensor) -> None:
-    """Fill places from twice as many uniform numbers, rounded up to a multiple of 8."""
-    radius, angle = uniforms.view(2, -1)
-    draws = angle.mul_(2 * torch.pi).cos_().mul_(radius.log_().mul_(-0.5).sqrt_()).view(_DRAWS, -1)
+def _fill_normal(part: Tensor, words: Tensor) -> None:
+    """Fill places from twice as many words, rounded up to a multiple of 8: whole groups together, then the rest."""
+    whole = len(words) // _GROUP * _GROUP
+    for places, of_places in ((part[: whole // 2], words[:whole]), (part[whole // 2 :], words[whole:])):
+        if len(places):
+            groups = of_places.view(-1, min(len(of_places), _GROUP))
+            places.copy_(_normal_groups(_unit_interval(groups)).flatten()[: len(places)])
+
+
+def _normal_groups(uniforms: Tensor) -> Tensor:
+    """Return half as many normal numbers as uniform ones, for each group: from [groups, uniforms]."""
+    radius, angle = uniforms.view(len(uniforms), 2, -1).unbind(1)
+    draws = angle.mul_(2 * torch.pi).cos_().mul_(radius.log_().mul_(-0.5).sqrt_()).view(len(uniforms), _DRAWS, -1)
     # The orthogonal matrix of Hadamard, of order 4; half of it is in the radius already.
-    sums, differences = draws[::2] + draws[1::2], draws[::2] - draws[1::2]
-    mixed = torch.cat(
-        [sums[0] + sums[1], sums[0] - sums[1], differences[0] + differences[1], differences[0] - differences[1]]
-    )
-    part.copy_(mixed[: len(part)])
+    sums, differences = draws[:, ::2] + draws[:, 1::2], draws[:, ::2] - draws[:, 1::2]
+    (sum_0, sum_1), (difference_0, difference_1) = sums.unbind(1), differences.unbind(1)
+    return torch.cat([sum_0 + sum_1, sum_0 - sum_1, difference_0 + difference_1, difference_0 - difference_1], dim=1)

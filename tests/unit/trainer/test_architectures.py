@@ -125,7 +125,7 @@ def together(model: Any, rows: Sequence[EncodedExample], computation: Computatio
     with per_sample_gradients(model) as gradients:
         computation.prepare(model)
         backward(model, rows, computation)
-        parts = gradients.per_weight([block.take() for block in gradients.blocks])
+        parts = gradients.per_weight([block.in_weight_order(block.take()) for block in gradients.blocks])
         return {factor.name: part for factor, part in zip(gradients.factors, parts, strict=True)}
 
 

@@ -8,6 +8,7 @@ from transformers import AutoTokenizer
 
 from ctrainer.schemas.training import Objective
 from ctrainer.trainer.length_buckets import length_buckets
+from ctrainer.trainer.micro_batch import MicroBatch
 from ctrainer.trainer.models import packaged_gguf
 from ctrainer.trainer.tokenization import IGNORED, EncodedExample, call_spans, collate, encode
 
@@ -81,7 +82,7 @@ def test_a_row_holds_one_record_and_its_padding_is_neither_seen_nor_learned(toke
 
 def test_records_of_like_length_share_a_pass(tokenizer: Any) -> None:
     lengths = [len(encoded(tokenizer, CHAT[:count]).token_ids) for count in (3, 7, 3, 5, 7, 3)]
-    buckets = length_buckets(lengths, most=3, pass_tokens=10_000)
+    buckets = length_buckets(lengths, most=MicroBatch(3), pass_tokens=10_000)
     assert sorted(index for bucket in buckets for index in bucket) == list(range(6))
     assert [sorted(lengths[index] for index in bucket) for bucket in buckets] == [
         sorted(lengths)[:3],

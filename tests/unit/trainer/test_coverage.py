@@ -164,7 +164,7 @@ def test_a_weight_used_twice_adds_up() -> None:
     def outer_gradients(uses: int) -> torch.Tensor:
         with per_sample_gradients(model) as gradients:
             torch.autograd.backward(sum(layer(inputs) for _ in range(uses)).sum())
-            return gradients.per_weight([block.take() for block in gradients.blocks])[1]
+            return gradients.per_weight([block.in_weight_order(block.take()) for block in gradients.blocks])[1]
 
     assert torch.allclose(outer_gradients(2), 2 * outer_gradients(1), rtol=1e-5)
 

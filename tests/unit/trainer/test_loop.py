@@ -21,6 +21,7 @@ from ctrainer.trainer.errors import CheckpointNotSavedError, NotTrainingError
 from ctrainer.trainer.ledger import Granted, Refused
 from ctrainer.trainer.loop import TrainingEnd, TrainingOutcome, train
 from ctrainer.trainer.loss import sample_losses
+from ctrainer.trainer.micro_batch import MicroBatch
 from ctrainer.trainer.models import load_model
 from ctrainer.trainer.plan import NonPrivatePlan, PrivacyPlan
 from ctrainer.trainer.randomness import Randomness
@@ -313,7 +314,7 @@ def test_the_key_of_a_secure_stream_is_never_saved(session: Session) -> None:
 
 @pytest.mark.parametrize(
     "computation",
-    [Computation(gradient_checkpointing=True), Computation(bfloat16=True), Computation(micro_batch=1)],
+    [Computation(gradient_checkpointing=True), Computation(bfloat16=True), Computation(micro_batch=MicroBatch(1))],
 )
 def test_every_choice_of_computation_trains(session: Session, computation: Computation) -> None:
     session.computation = computation

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.dp_paths import Shape, a_plan, our_step, random_batches
+from benchmarks.dp_paths import Shape, Work, a_plan, our_step, random_rows
 from benchmarks.dp_step import MEBIBYTE, _peak_memory
 from benchmarks.session_memory import Setting, measure
 from ctrainer.schemas.training import LoraSettings
@@ -12,17 +12,17 @@ from ctrainer.trainer.computation import Computation
 from ctrainer.trainer.evaluation import _TOKENS_AT_ONCE
 from ctrainer.trainer.memory_need import (
     _EVALUATED_TOKENS,
-    MICRO_BATCH,
     SMOLLM2_135M,
     ModelShape,
     memory_need,
     most_tokens,
     shape_of,
-    training_numbers,
+    training_bytes,
 )
+from ctrainer.trainer.micro_batch import CPU_MICRO_BATCH
 from ctrainer.trainer.models import DEFAULT_MODEL
+from ctrainer.trainer.noise_thread import noise_thread
 from ctrainer.trainer.tiny_model import save_tiny_model
-from ctrainer.trainer.tokenization import TokenBatch
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +40,19 @@ def test_the_estimate_of_a_step_is_near_what_its_tensors_take(vocabulary: int, r
     cpu = torch.device("cpu")
     sizes = Shape(name="", layers=2, width=64, inner=160, heads=4, key_value_heads=2, vocabulary=vocabulary)
     shape = ModelShape(layers=2, hidden=64, intermediate=160, queries=64, keys=32, vocabulary=vocabulary, tied=True)
-    step = our_step(sizes.build(cpu, rank=rank), Computation(), a_plan())
-    batch = next(random_batches(sizes, cpu, samples=MICRO_BATCH, tokens=48))
+    records = CPU_MICRO_BATCH.records
+    rows = random_rows(sizes, records=records, tokens=48)
+    work = Work(computation=Computation(), plan=a_plan(records), rows=rows, samples=records)
+    with noise_thread(cpu) as thread:
+        step = our_step(sizes.build(cpu, rank=rank), work, thread).step
+    batch = next(work.batches(cpu))
     step.clipped_sum(batch)
 
-    def one_pass(batch: TokenBatch) -> None:
+    def one_pass() -> None:
         step.clipped_sum(batch)
 
-    measured = _peak_memory(one_pass, iter([batch]), cpu) * MEBIBYTE
-    estimated = 4 * training_numbers(shape, LoraSettings(rank=rank), max_tokens=48, micro_batch=MICRO_BATCH)
+    measured = _peak_memory(one_pass, cpu) * MEBIBYTE
+    estimated = training_bytes(shape, LoraSettings(rank=rank), max_tokens=48, records=records)
     assert 0.8 <= estimated / measured <= 1.35
 
 
@@ -87,6 +91,5 @@ def test_what_would_fit_is_the_largest_that_does() -> None:
     assert most_tokens(SMOLLM2_135M, lora, within=1024**3) is None
 
 
-def test_the_estimate_knows_how_sessions_compute() -> None:
-    assert Computation().micro_batch == MICRO_BATCH
+def test_the_estimate_knows_how_much_is_evaluated_at_once() -> None:
     assert _EVALUATED_TOKENS == _TOKENS_AT_ONCE

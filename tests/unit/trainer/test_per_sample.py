@@ -23,7 +23,7 @@ def backward(model: Any, examples: Sequence[EncodedExample]) -> None:
 
 def named_gradients(gradients: PerSampleGradients) -> dict[str, Tensor]:
     """Return what the last backward pass left, for each weight [samples, *shape of the weight]."""
-    parts = gradients.per_weight([block.take() for block in gradients.blocks])
+    parts = gradients.per_weight([block.in_weight_order(block.take()) for block in gradients.blocks])
     return {factor.name: part for factor, part in zip(gradients.factors, parts, strict=True)}
 
 

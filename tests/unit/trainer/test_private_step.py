@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ctrainer.trainer.computation import Computation
 from ctrainer.trainer.errors import OutOfMemoryError
+from ctrainer.trainer.micro_batch import MicroBatch
 from ctrainer.trainer.models import LanguageModel
 from ctrainer.trainer.per_sample import per_sample_gradients
 from ctrainer.trainer.plan import PrivacyPlan
@@ -55,7 +56,7 @@ def step(adapted: LanguageModel) -> Iterator[PrivateStep]:
             gradients=gradients,
             plan=PLAN,
             randomness=Randomness.unsafe_from_seed(8),
-            computation=Computation(micro_batch=6),
+            computation=Computation(micro_batch=MicroBatch(6)),
             pad_token_id=0,
         )
 
@@ -73,7 +74,7 @@ def test_the_size_of_micro_batches_does_not_change_the_signal(
     step: PrivateStep, examples: Examples, micro_batch: int
 ) -> None:
     expected = signal(step, examples(11))
-    step.micro_batch = micro_batch
+    step.micro_batch = MicroBatch(micro_batch)
     assert relative(signal(step, examples(11)), expected) <= 1e-6
 
 
@@ -86,18 +87,18 @@ def test_micro_batches_halve_when_memory_runs_out_and_the_signal_is_the_same(
     assert relative(signal(step, examples(11)), expected) <= 1e-6
     (failed,) = (allocator.sizes[number] for number in when.values())
     assert failed > 1
-    assert step.micro_batch == -(-failed // 2)
+    assert step.micro_batch == MicroBatch(-(-failed // 2))
     allocator.sizes.clear()
     allocator.forward = allocator.backward = -1
     signal(step, examples(11))
-    assert max(allocator.sizes) <= step.micro_batch
+    assert max(allocator.sizes) <= step.micro_batch.records
 
 
 def test_micro_batches_halve_until_they_fit(step: PrivateStep, examples: Examples) -> None:
     expected = signal(step, examples(11))
     Allocator(step.model, most=1)
     assert relative(signal(step, examples(11)), expected) <= 1e-6
-    assert step.micro_batch == 1
+    assert step.micro_batch == MicroBatch(1)
 
 
 def test_a_single_record_that_does_not_fit_is_refused_by_its_length(step: PrivateStep, examples: Examples) -> None:

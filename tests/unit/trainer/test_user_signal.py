@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ctrainer.schemas.privacy import PrivacyUnit
 from ctrainer.trainer.computation import Computation
+from ctrainer.trainer.micro_batch import MicroBatch
 from ctrainer.trainer.models import LanguageModel
 from ctrainer.trainer.per_sample import per_sample_gradients
 from ctrainer.trainer.plan import PrivacyPlan
@@ -37,7 +38,7 @@ def step(adapted: LanguageModel) -> Iterator[PrivateStep]:
             gradients=gradients,
             plan=PLAN,
             randomness=Randomness.unsafe_from_seed(8),
-            computation=Computation(micro_batch=3),
+            computation=Computation(micro_batch=MicroBatch(3)),
             pad_token_id=0,
         )
 
