@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ctrainer.trainer.batches import PoissonBatches
 from ctrainer.trainer.per_sample import ClippedSum
 from ctrainer.trainer.private_step import PrivateStep
 from ctrainer.trainer.reservations import Answer, Reservations
@@ -48,6 +49,16 @@ def pass_the_clip_norm(now: Now) -> None:
     _put(PrivateStep, "signal", signal)
 
 
+def draw_every_record(now: Now) -> None:
+    """Amplification by sampling is charged for, and there is none."""
+    sound = PoissonBatches.of
+
+    def of(batches: PoissonBatches, step: int) -> list[int]:
+        return list(range(batches.units)) if now() >= FIRST else sound(batches, step)
+
+    _put(PoissonBatches, "of", of)
+
+
 def ask_the_ledger_once(_: Now) -> None:
     """Every block after the first is run on the first one's grant."""
     sound = Reservations.take
@@ -67,6 +78,7 @@ BREACHES = {
     "half-noise": halve_the_noise,
     "noise-left-out": leave_the_noise_out,
     "clip-norm-passed": pass_the_clip_norm,
+    "every-record-drawn": draw_every_record,
     "ledger-asked-once": ask_the_ledger_once,
 }
 """By the population for which a session trains: its process is planted with the breach that its population names."""

@@ -18,6 +18,7 @@ ENDS = {
     "half-noise": ("noise-out-of-plan", FIRST + 1, FIRST),
     "noise-left-out": ("gradient-out-of-plan", FIRST + 1, FIRST),
     "clip-norm-passed": ("clip-out-of-plan", FIRST + 1, FIRST),
+    "every-record-drawn": ("sampler-out-of-plan", FIRST, FIRST),
     "ledger-asked-once": ("step-without-grant", BLOCK, BLOCK),
 }
 """By breach: the reason that is told, how many steps drew noise, and how many of them the optimizer took."""
