@@ -8,12 +8,19 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from ctrainer.agents.compliance.judgement import Court, Examination, Judgement, judged_json, sample_json
+from ctrainer.agents.compliance.judgement import (
+    Court,
+    Examination,
+    Judgement,
+    findings_json,
+    judged_json,
+    sample_json,
+)
 from ctrainer.agents.compliance.policy import Decision
-from ctrainer.agents.compliance.verdicts import Case
 from ctrainer.agents.records import Headers, OutputRecord, Record
 from ctrainer.agents.tally import Tally
-from ctrainer.schemas.compliance import Guarded, SampleJudged, Verdict
+from ctrainer.schemas.compliance import SampleJudged, Verdict
+from ctrainer.schemas.constitution import Mode
 from ctrainer.schemas.envelope import (
     SCHEMA_VERSION,
     binary_headers,
@@ -45,6 +52,7 @@ _JUDGED = event_type(SampleJudged)
 _STRUCTURED = structured_headers()
 _TEXT_HOLE, _HOLE = orjson.Fragment(b'"\0"'), orjson.Fragment(b"\0")
 """Stand for what differs between equal decisions. JSON holds no zero byte anywhere else, whatever a producer sent."""
+_NONE = b"[]"
 _TEMPLATES = 4_096
 
 
@@ -86,7 +94,7 @@ class Publication:
             kind: self._constant_headers(kind) for kind in (AcceptedSample, ParkedSample, PreferencePair)
         }
         self._envelope = self._constant_envelope()
-        self._templates: dict[tuple[Case, Guarded | None], tuple[Decision, bytes]] = {}
+        self._templates: dict[tuple[object, ...], bytes] = {}
 
     def of(
         self, cause: Record, examination: Examination, decision: Decision, origin: Origin | None = None
@@ -120,10 +128,9 @@ class Publication:
         """Return the judgement, and count it."""
         judgement = self._court.conclude(examination, decision)
         self._tally.verdicts[judgement.verdict.value] += 1
-        if examination.findings:
-            self._tally.findings.update(
-                (found.source.principle.id, found.source.principle.mode.value) for found in examination.findings
-            )
+        for found in examination.findings:
+            principle = found.source.principle
+            self._tally.findings[principle.id, principle.mode.value] += 1
         return judgement
 
     def _body(self, occasion: _Occasion, examination: Examination, judgement: Judgement) -> dict[str, Any]:
@@ -166,6 +173,7 @@ class Publication:
 
     def _event(self, occasion: _Occasion, examination: Examination, judgement: Judgement) -> OutputRecord:
         source, traceparent = occasion.source, occasion.traceparent
+        findings, redactions = examination.findings, judgement.redacted.redactions
         event = self._template(occasion, examination, judgement) % (
             event_id(source, SampleJudged.__name__, self._constitution["digest"]).encode(),
             source.encode(),
@@ -173,21 +181,29 @@ class Publication:
             time_text(occasion.cause.timestamp).encode(),
             occasion.sample_id.encode(),
             occasion.place,
+            orjson.dumps(findings_json(findings, Mode.ENFORCE)) if findings else _NONE,
+            orjson.dumps(findings_json(findings, Mode.SHADOW)) if findings else _NONE,
+            orjson.dumps(redactions) if redactions else _NONE,
         )
         headers = structured_headers(traceparent) if traceparent else _STRUCTURED
         return OutputRecord(COMPLIANCE_EVENTS, occasion.sample_id.encode(), event, occasion.cause.timestamp, headers)
 
     def _template(self, occasion: _Occasion, examination: Examination, judgement: Judgement) -> bytes:
-        """Return the event without what differs between equal decisions; that of samples without findings is kept."""
-        sample, key = examination.sample, (examination.case, examination.guarded)
-        if examination.findings or sample.repairs or sample.redactions or occasion.traceparent or occasion.attempt:
+        """Return the event without what differs between equal decisions. What is kept is told apart by all it says."""
+        sample, decision = examination.sample, judgement.decision
+        if sample.repairs or occasion.traceparent or occasion.attempt:
             return self._new_template(occasion, examination, judgement)
-        decision, template = self._templates.get(key, (None, b""))
-        if decision is not judgement.decision:
+        result = decision.result
+        key = (
+            *(sample.tenant, sample.workload_id, judgement.verdict, result.score, result.reasons),
+            *(decision.decided_by, decision.policy_revision, examination.guarded),
+        )
+        template = self._templates.get(key)
+        if template is None:
             template = self._new_template(occasion, examination, judgement)
             if len(self._templates) >= _TEMPLATES:
                 self._templates.clear()
-            self._templates[key] = (judgement.decision, template)
+            self._templates[key] = template
         return template
 
     def _new_template(self, occasion: _Occasion, examination: Examination, judgement: Judgement) -> bytes:
@@ -205,6 +221,9 @@ class Publication:
                 "sample_id": _TEXT_HOLE,
                 "source": _HOLE,
                 **judged_json(examination, judgement, detector_version=version, attempt=attempt),
+                "findings": _HOLE,
+                "shadow_findings": _HOLE,
+                "redactions": _HOLE,
             },
         }
         return orjson.dumps(event).replace(b"%", b"%%").replace(b"\0", b"%b")

@@ -111,7 +111,7 @@ def require_known_version(headers: Headers) -> None:
     Raises:
         ContractError: `unknown-schema-version`.
     """
-    version = header(headers, SCHEMA_VERSION_HEADER)
+    version = header(headers, SCHEMA_VERSION_HEADER) if headers else None
     if version is not None and version not in SUPPORTED_VERSIONS:
         expected = ", ".join(sorted(SUPPORTED_VERSIONS))
         raise ContractError("unknown-schema-version", f"schema version: got {version[:16]!r}, expected {expected}")

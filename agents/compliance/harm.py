@@ -141,10 +141,9 @@ class HarmModel:
         """Return the logit of harm of each turn, before Platt's sigmoid."""
         words = spoken.words
         weights = self.words.weights(words.keys)
-        pairs = [words.pairs(gap) for gap in self.gaps]
-        ends = np.cumsum([len(keys) for keys in pairs])
-        for of_gap in np.split(self.pairs.weights(np.concatenate(pairs)), ends[:-1]):
-            weights[: len(of_gap)] += of_gap
+        for gap in self.gaps:
+            of_pairs = self.pairs.weights(words.pairs(gap))
+            weights[: len(of_pairs)] += of_pairs
         logits = self.bias + words.sums(weights) * self.unit / np.sqrt(np.maximum(words.counts, 1))
         logits[words.counts == 0] = -np.inf
         if self.shifts:

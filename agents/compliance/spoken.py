@@ -10,7 +10,7 @@ from ctrainer.agents.compliance.words import Words, words_of
 SpokenTurn: TypeAlias = tuple[StrictRole, str]
 """Who said what."""
 Turns: TypeAlias = Sequence[SpokenTurn]
-MOST_CHARACTERS = 262_144
+MOST_CHARACTERS = 131_072
 """So much text is looked at together: enough to find the tables of weights in a core's cache again."""
 
 
@@ -32,7 +32,7 @@ class Spoken:
 def portions(turns: Turns) -> Iterator[Spoken]:
     """Yield all turns in order, so many at a time that their text stays below `MOST_CHARACTERS` or is one turn's.
 
-    >>> [len(portion.texts) for portion in portions([("user", "a" * 160_000)] * 3 + [("user", "b")])]
+    >>> [len(portion.texts) for portion in portions([("user", "a" * 80_000)] * 3 + [("user", "b")])]
     [1, 1, 2]
     """
     start, size = 0, 0

@@ -93,12 +93,14 @@ class Detectors:
     def find_all(self, samples: Sequence[tuple[Sequence[Turn], Tools]]) -> list[list[Found]]:
         """Return the findings of each sample in order of their place. Many at once cost less.
 
-        Patterns look at all samples before the scores do: each works on tables as large as a core's cache, and by turns
+        One thing after the other looks at all samples: each works on tables as large as a core's cache, and by turns
         they would drive each other out of it.
         """
+        said = _sayings(samples)
+        hits = self._scanner.candidates_of_all([one or b"" for one in said])
         placed = [
-            self._placed(messages, tools, said)
-            for (messages, tools), said in zip(samples, _sayings(samples), strict=True)
+            self._placed(messages, tools, None if one is None else candidates)
+            for (messages, tools), one, candidates in zip(samples, said, hits, strict=True)
         ]
         heard = self._heard([messages for messages, _ in samples])
         return [
@@ -137,9 +139,11 @@ class Detectors:
             if source is not None and probability >= source.principle.threshold:
                 yield Found(source, index, CONTENT, 0, length, round(probability, 2))
 
-    def _placed(self, messages: Sequence[Turn], tools: Tools, said: bytes | None) -> list[_Placed] | None:
-        """Return what patterns find text by text, or None for nothing but talk in which none can hit: most samples."""
-        candidates = None if said is None else self._scanner.candidates(said)
+    def _placed(self, messages: Sequence[Turn], tools: Tools, candidates: set[int] | None) -> list[_Placed] | None:
+        """Return what patterns find text by text, or None for nothing but talk in which none can hit: most samples.
+
+        `candidates` are the patterns that may hit, None where rules read the sample in another form.
+        """
         if candidates is not None and not candidates:
             return None
         texts = segments(messages, tools)

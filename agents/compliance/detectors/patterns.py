@@ -84,12 +84,21 @@ class PatternScanner:
 
     def candidates(self, data: bytes) -> set[int]:
         """Return the numbers of the patterns that may have a span in a text (UTF-8), or in a line of it alone."""
-        hits = self._hits = set()
-        self._databases.for_all.scan(data, match_event_handler=self._note)
-        if self._digit in hits:
-            self._databases.for_digits.scan(data, match_event_handler=self._note)
-            hits.remove(self._digit)
-        return hits
+        return self.candidates_of_all([data])[0]
+
+    def candidates_of_all(self, texts: Sequence[bytes]) -> list[set[int]]:
+        """Return `candidates` of each text. One database after the other looks at all: each fills a core's cache."""
+        found = [self._scanned(self._databases.for_all, data) for data in texts]
+        for hits, data in zip(found, texts, strict=True):
+            if self._digit in hits:
+                hits.update(self._scanned(self._databases.for_digits, data))
+                hits.remove(self._digit)
+        return found
+
+    def _scanned(self, database: hyperscan.Database, data: bytes) -> set[int]:
+        self._hits = set()
+        database.scan(data, match_event_handler=self._note)
+        return self._hits
 
     def spans(self, number: int, text: str, data: bytes) -> Iterator[tuple[int, int]]:
         """Yield the confirmed spans of one pattern, in characters, in order. `data` is the text in UTF-8."""
