@@ -5,6 +5,8 @@ from contextlib import ExitStack
 from importlib.resources import as_file, files
 from pathlib import Path
 
+# Its pytest plugin imports it when a run ends, where it is not there yet; CPython 3.11.7 can fail to compile it then.
+import hypothesis  # noqa: F401
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
