@@ -79,10 +79,10 @@ class Verdicts:
         Raises:
             PolicyError: a case has no decision.
         """
-        asked = list(cases)
+        asked = Counter(cases)
         decisions = self._remembered(asked)
-        remembered = len(asked) if len(decisions) == len(set(asked)) else sum(case in decisions for case in asked)
-        missing = [case for case in dict.fromkeys(asked) if case not in decisions]
+        missing = [case for case in asked if case not in decisions]
+        remembered = asked.total() - sum(asked[case] for case in missing)
         shared = await self._shared(missing) if missing else {}
         undecided = [case for case in missing if case not in shared]
         decided = await self._decided(undecided) if undecided else {}

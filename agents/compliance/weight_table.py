@@ -13,18 +13,22 @@ _WEIGHT = np.uint64((1 << _WEIGHT_BITS) - 1)
 _KEY_BITS = 64
 _UNSIGNED, _SIGNED = np.uint64(_KEY_BITS - _WEIGHT_BITS), np.int64(_KEY_BITS - _WEIGHT_BITS)
 """By so many bits to the left and back goes a weight to stand alone, with its sign."""
+_ONE, _HALF, _BLOCK_BITS, _IN_BLOCK = (np.uint64(number) for number in (1, 32, 5, 31))
 _SALTS = 2_000
 
 
 class WeightTable:
     """A table in which each key has one place, so that one look finds it or shows that it is not there.
 
-    A place holds the upper 48 bits of its key and a signed weight of 16 bits. What another key has put there is not
-    taken for one's own: the upper bits differ.
+    An entry is the upper 48 bits of its key and a signed weight of 16 bits. What another key has put there is not taken
+    for one's own: the upper bits differ. Only places that are taken have an entry: for each block of 32 places a number
+    says in its lower half which are taken, and in its upper half how many are taken before. A table that is mostly
+    empty then stays in a core's cache.
     """
 
-    def __init__(self, entries: Keys, salt: np.uint64, bits: int) -> None:
+    def __init__(self, entries: Keys, blocks: Keys, salt: np.uint64, bits: int) -> None:
         self._entries = entries
+        self._blocks = blocks
         self._salt = salt
         self._shift = np.uint64(_KEY_BITS - bits)
 
@@ -41,19 +45,35 @@ class WeightTable:
         if salt is None:
             raise ValueError(f"weight table: got {len(keys)} keys, two of which share one of {1 << bits} places")
         spread = keys * salt
-        entries = np.zeros(1 << bits, np.uint64)
-        entries[spread >> shift] = (spread & ~_WEIGHT) | (np.array(weights, np.int64).astype(np.uint64) & _WEIGHT)
-        return cls(entries, salt, bits)
+        entries = (spread & ~_WEIGHT) | (np.array(weights, np.int64).astype(np.uint64) & _WEIGHT)
+        # A look at a place after all that are taken ends at a last entry of nobody.
+        return cls(np.append(np.sort(entries), np.uint64(0)), _blocks(spread >> shift, bits), salt, bits)
 
     def weights(self, keys: Keys) -> NDArray[np.int64]:
         """Return the weight of each key, zero for one that is not in the table."""
         spread = keys * self._salt
-        found = self._entries.take((spread >> self._shift).view(np.int64))
+        places = spread >> self._shift
+        blocks = self._blocks.take((places >> _BLOCK_BITS).view(np.int64))
+        places &= _IN_BLOCK
+        before = ((_ONE << places) - _ONE) & blocks
+        blocks >>= _HALF
+        blocks += np.bitwise_count(before)
+        found = self._entries.take(blocks.view(np.int64))
         spread ^= found
         found <<= _UNSIGNED
         weights: NDArray[np.int64] = found.view(np.int64) >> _SIGNED
         weights *= spread <= _WEIGHT
         return weights
+
+
+def _blocks(places: Keys, bits: int) -> Keys:
+    """Return for each block of places which are taken, and how many are taken before it."""
+    blocks = np.zeros(max(1, 1 << bits >> int(_BLOCK_BITS)), np.uint64)
+    numbers = (places >> _BLOCK_BITS).astype(np.int64)
+    np.bitwise_or.at(blocks, numbers, _ONE << (places & _IN_BLOCK))
+    taken = np.bincount(numbers, minlength=len(blocks))
+    before: Keys = (np.cumsum(taken) - taken).astype(np.uint64) << _HALF
+    return blocks | before
 
 
 def without_clashes(keys: Keys, *, bits: int) -> NDArray[np.bool_]:
