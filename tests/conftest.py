@@ -6,7 +6,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 # Its pytest plugin imports it when a run ends, where it is not there yet; CPython 3.11.7 can fail to compile it then.
-import hypothesis  # noqa: F401
+import hypothesis
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -15,6 +15,10 @@ from aiokafka.errors import for_code
 from ctrainer.streams.embedded import Services, Way, docker, down, maven, up
 from ctrainer.streams.embedded.kafka import KafkaBroker
 from ctrainer.streams.settings import Settings
+
+# How long one example takes says how busy the machine is, not whether what it shows holds.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 MakeTopics = Callable[..., Awaitable[tuple[str, ...]]]
 _LARGEST_RECORD = 16 * 1024 * 1024
