@@ -10,6 +10,7 @@ from importlib.resources import files
 import numpy as np
 import re2
 import yaml
+from numpy.typing import NDArray
 
 from ctrainer.agents.compliance.detectors.together import hit_texts
 from ctrainer.agents.compliance.spoken import Spoken
@@ -30,6 +31,7 @@ _SCRIPTS = (
 _OTHER_SCRIPT = re.compile(_SCRIPTS)
 _ANY_OTHER_SCRIPT = re2.compile(_SCRIPTS.encode())
 _LETTER = re.compile(r"[^\W\d_]")
+_LINK = re.compile(r"[a-z]{2,8}://\S+", re.IGNORECASE)
 _EVIDENCE_OF = {"english": -2, "foreign": 2, "ambiguous": 1}
 
 
@@ -58,13 +60,24 @@ def is_covered(text: str) -> bool:
 
 def covered(spoken: Spoken) -> list[bool]:
     """Return `is_covered` of each turn."""
-    evidence = spoken.words.sums(_EVIDENCE.weights(spoken.words.keys))
-    covered: list[bool] = (evidence < _LEAST_EVIDENCE).tolist()
+    covered: list[bool] = (_evidence_in(spoken) < _LEAST_EVIDENCE).tolist()
+    if not all(covered):
+        covered = [known or _is_only_in_links(text) for known, text in zip(covered, spoken.texts, strict=True)]
     unusual = [(number, _sample(text)) for number, text in enumerate(spoken.texts) if not text.isascii()]
     for place in hit_texts(_ANY_OTHER_SCRIPT, [sample.encode("utf-8", "replace") for _, sample in unusual]):
         number, sample = unusual[place]
         covered[number] = covered[number] and not _is_other_script(sample)
     return covered
+
+
+def _evidence_in(spoken: Spoken) -> NDArray[np.int64]:
+    return spoken.words.sums(_EVIDENCE.weights(spoken.words.keys))
+
+
+def _is_only_in_links(text: str) -> bool:
+    """Return whether no evidence is left without the addresses in a text: `/en/` and `/de/` are parts of many."""
+    without, links = _LINK.subn(" ", text)
+    return links > 0 and bool(_evidence_in(Spoken.of([("user", without)]))[0] < _LEAST_EVIDENCE)
 
 
 def _sample(text: str) -> str:

@@ -18,7 +18,7 @@ from ctrainer.agents.compliance.segments import CONTENT, Segment, contents, has_
 from ctrainer.agents.compliance.spoken import Spoken, Turns, portions
 from ctrainer.schemas.constitution import Constitution, Rule
 
-PATTERNS_VERSION = f"patterns-4+phonenumbers-{version('phonenumbers')}"
+PATTERNS_VERSION = f"patterns-5+phonenumbers-{version('phonenumbers')}"
 """Changes whenever the same rules could find something else in the same text."""
 
 

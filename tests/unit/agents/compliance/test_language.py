@@ -46,12 +46,17 @@ def test_another_language_is_not_covered(text: str) -> None:
         "SELECT a.id, b.un FROM a JOIN b ON a.id = b.id WHERE a.la > 3",
         "name | city | age\nMüller | Zürich | 41\nDe la Cruz | San José | 30",
         "https://de.example.org/la/fr/index.html",
+        "- https://one.example.io/en/a.html\n- https://two.example.io/en/b.html\n- https://three.example.io/en/c.html",
         "The Greek word αγάπη means love.",
         "She paid 12 € — \u201ca bargain\u201d, don\u2019t you think?",
     ],
 )
 def test_english_code_and_tables_are_covered(text: str) -> None:
     assert is_covered(text)
+
+
+def test_addresses_hide_no_other_language() -> None:
+    assert not is_covered("https://docs.example.org/en/latest et je ne sais pas pourquoi vous avez fait cela avec nous")
 
 
 def test_a_foreign_end_of_a_long_text_is_seen() -> None:
