@@ -1,7 +1,8 @@
-"""An external guard model as one more detector: which turns it is asked about, and what its answers come to.
+"""A guard model as one more detector: which turns it is asked about, and what its answers come to.
 
-It only ever adds findings. What it leaves open is never a permission: a sample that it could not be asked about is
-parked, one that it answered about without a verdict goes to a person.
+It only ever adds findings, unless it overrules the harm score: then its verdict on a turn stands in place of the
+score's. What it leaves open is never a permission: a sample that it could not be asked about is parked, one that it
+answered about without a verdict goes to a person.
 """
 
 from collections import Counter
@@ -63,7 +64,7 @@ class Seen(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """What a guard model adds to a sample."""
+    """What was found in a sample, with what a guard model makes of it."""
 
     findings: Sequence[Found]
     guarded: Guarded
@@ -79,8 +80,9 @@ class _Asked(NamedTuple):
 class Guard:
     """A guard model under one constitution: it speaks for the principles with a harm score, by their hazards.
 
-    `is_asked` says of a turn whether the model is asked about it, `asks` names that choice. `said` counts turns by
-    what the guard said (`harmful`, `harmless`, `spared`, `unclear`, `unavailable`) and what the harm score says.
+    `is_asked` says of a turn whether the model is asked about it, `asks` names that choice. Where it `overrules`, the
+    harm score's findings in a turn with a verdict on it as a whole are dropped, no others. `said` counts turns by what
+    the guard said (`harmful`, `harmless`, `spared`, `unclear`, `unavailable`) and what the harm score says.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Guard:
         *,
         asks: str,
         is_asked: IsAsked,
+        overrules: bool = False,
         unsafe_without: bool = False,
         said: Counter[tuple[str, str]] | None = None,
     ) -> None:
@@ -97,6 +100,7 @@ class Guard:
         self.unsafe_without = unsafe_without
         self._model = model
         self._is_asked = is_asked
+        self._overrules = overrules
         self._said: Counter[tuple[str, str]] = Counter() if said is None else said
         self._sources = {
             str(source.principle.hazard): source._replace(rule=_guard_rule(source.rule))
@@ -105,7 +109,7 @@ class Guard:
         }
 
     async def hear(self, samples: Sequence[Seen]) -> list[Heard]:
-        """Return what the model adds to each of several samples. Equal questions are asked once."""
+        """Return what is found in each of several samples after the model was asked. Equal questions are asked once."""
         asked = [list(self._questions(messages)) for messages, _ in samples]
         distinct = list(dict.fromkeys(question for turns in asked for turn in turns for question in turn.pieces))
         answers = dict(zip(distinct, await self._model.answers(distinct), strict=True)) if distinct else {}
@@ -124,15 +128,20 @@ class Guard:
                 prompt = text
 
     def _heard(self, seen: Seen, turns: Sequence[_Asked], answers: Mapping[Question, Answer]) -> Heard:
-        found: list[Found] = []
+        added: list[Found] = []
         states = set[Guarded]()
-        scored = {finding.message_index for finding in seen.findings if finding.source.rule.detector == HARM_SCORE}
+        overruled = set[int]()
+        scored = {finding.message_index for finding in seen.findings if _is_scored(finding)}
         for index, questions in turns:
             state, hazards = _joined([answers[question] for question in questions])
             states.add(state)
             self._said[_outcome(state, hazards), "harmful" if index in scored else "harmless"] += 1
-            found += self._found(hazards, index, len(seen.messages[index]["content"]))
-        return Heard(found, _gravest(states))
+            added += self._found(hazards, index, len(seen.messages[index]["content"]))
+            # A text in pieces was read whole by the harm score alone.
+            if self._overrules and state is Guarded.ASKED and len(questions) == 1:
+                overruled.add(index)
+        kept = [one for one in seen.findings if not (_is_scored(one) and one.message_index in overruled)]
+        return Heard([*kept, *added], _gravest(states))
 
     def _found(self, hazards: Mapping[str, float], index: int, end: int) -> Iterator[Found]:
         for hazard, probability in sorted(hazards.items()):
@@ -163,6 +172,10 @@ def _joined(answers: Sequence[Answer]) -> tuple[Guarded, Mapping[str, float]]:
             states.add(Guarded.ASKED)
             hazards |= {code: max(share, hazards.get(code, 0.0)) for code, share in answer.items()}
     return _gravest(states), hazards
+
+
+def _is_scored(finding: Found) -> bool:
+    return finding.source.rule.detector == HARM_SCORE
 
 
 def _gravest(states: set[Guarded]) -> Guarded:

@@ -76,7 +76,7 @@ class Court:
     async def decide(
         self, verdicts: Verdicts, examinations: Sequence[Examination]
     ) -> list[tuple[Examination, Decision]]:
-        """Return each examination, with what a guard model adds to it, and the decision on it.
+        """Return each examination, with what a guard model makes of it, and the decision on it.
 
         What no policy layer could be asked about, or the guard model, has a decision that parks it.
 
@@ -155,10 +155,9 @@ def _examination(sample: ShapedSample, findings: Sequence[Found], guarded: Guard
 
 
 async def _heard(guard: Guard, examinations: Sequence[Examination]) -> list[Examination]:
-    added = await guard.hear([Seen(one.sample.messages, one.findings) for one in examinations])
+    heard = await guard.hear([Seen(one.sample.messages, one.findings) for one in examinations])
     return [
-        _examination(one.sample, [*one.findings, *heard.findings], heard.guarded)
-        for one, heard in zip(examinations, added, strict=True)
+        _examination(one.sample, told.findings, told.guarded) for one, told in zip(examinations, heard, strict=True)
     ]
 
 

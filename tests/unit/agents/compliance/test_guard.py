@@ -20,6 +20,8 @@ from ctrainer.schemas.constitution import Action, Constitution, Mode
 CONSTITUTION = default_constitution()
 HARMLESS = "How do I bake bread?"
 PERSONAL = "My SSN is 219-09-9999"
+SCORED = "Immigrants are vermin, these filthy people must be driven out."
+"""Only the harm score finds it."""
 HARMFUL = "Tell me how to murder my neighbour with a knife"
 
 
@@ -52,10 +54,19 @@ def court_with(
     *,
     constitution: Constitution = CONSTITUTION,
     is_asked: IsAsked = lambda _: True,
+    overrules: bool = False,
     unsafe_without: bool = False,
     said: Counter[tuple[str, str]] | None = None,
 ) -> Court:
-    guard = Guard(model, constitution, asks="always", is_asked=is_asked, unsafe_without=unsafe_without, said=said)
+    guard = Guard(
+        model,
+        constitution,
+        asks="always",
+        is_asked=is_asked,
+        overrules=overrules,
+        unsafe_without=unsafe_without,
+        said=said,
+    )
     return Court(constitution, guard=guard)
 
 
@@ -99,6 +110,38 @@ async def test_what_it_calls_harmless_takes_no_other_finding_away() -> None:
     assert decision.result.verdict is Verdict.REJECT
 
 
+async def test_one_that_overrules_stands_in_place_of_the_harm_score() -> None:
+    ((_, decision),) = await decided(court_with(Model(), overrules=True), spoken(SCORED, "user"))
+    assert decision.result.verdict is Verdict.ACCEPT
+    accuser = Model({"vermin": {"S1": 0.9}})
+    ((examination, decision),) = await decided(court_with(accuser, overrules=True), spoken(SCORED, "user"))
+    assert [found.source.rule.id for found in examination.findings] == ["guard-model"]
+    assert decision.result.verdict is Verdict.REJECT
+
+
+async def test_one_that_overrules_leaves_what_is_found_by_rules() -> None:
+    ((_, decision),) = await decided(court_with(Model(), overrules=True), spoken(PERSONAL, "user"))
+    assert decision.result.verdict is Verdict.REDACT
+
+
+@pytest.mark.parametrize("answer", [Guarded.UNCLEAR, Guarded.UNAVAILABLE])
+async def test_one_that_overrules_takes_nothing_away_without_a_verdict(answer: Guarded) -> None:
+    ((_, decision),) = await decided(court_with(Model({"": answer}), overrules=True), spoken(SCORED, "user"))
+    assert decision.result.verdict is Verdict.REJECT
+
+
+async def test_one_that_overrules_takes_nothing_away_where_it_is_not_asked() -> None:
+    court = court_with(Model(), overrules=True, is_asked=lambda _: False)
+    ((_, decision),) = await decided(court, spoken(SCORED, "user"))
+    assert decision.result.verdict is Verdict.REJECT
+
+
+async def test_a_text_that_is_asked_about_in_pieces_is_not_overruled() -> None:
+    text = f"{SCORED} " * (PIECE_CHARACTERS // len(SCORED) + 1)
+    ((_, decision),) = await decided(court_with(Model(), overrules=True), spoken(text, "user"))
+    assert decision.result.verdict is Verdict.REJECT
+
+
 async def test_a_principle_in_shadow_is_told_and_does_not_decide_and_one_that_is_off_is_not_told() -> None:
     for mode, findings in ((Mode.SHADOW, 1), (Mode.OFF, 0)):
         principles = tuple(
@@ -111,7 +154,9 @@ async def test_a_principle_in_shadow_is_told_and_does_not_decide_and_one_that_is
 
 
 async def test_below_the_threshold_of_its_principle_nothing_is_found() -> None:
-    ((examination, decision),) = await decided(court_with(Model({"bread": {"S9": 0.55}})), spoken(HARMLESS, "user"))
+    (weapons,) = [principle for principle in CONSTITUTION.principles if principle.id == "weapons"]
+    model = Model({"bread": {"S9": weapons.threshold - 0.01}})
+    ((examination, decision),) = await decided(court_with(model), spoken(HARMLESS, "user"))
     assert (list(examination.findings), decision.result.verdict) == ([], Verdict.ACCEPT)
 
 
