@@ -30,6 +30,7 @@ _OWN_WEIGHT = 0.3
 _SENTENCES_PER_PATTERN = 150
 _FILLED_WEIGHT = 0.12
 """Of sentences that differ in the fillings of a pattern only."""
+_PASSAGE_WEIGHT = 0.6
 _SHORTEST_TURN = 12
 _AILUMINATE = {
     "vcr": "S1",
@@ -80,7 +81,7 @@ def load(data: Path) -> list[Example]:
 
 def own_phrases() -> list[Example]:
     """Return the sentences made of our own phrases: always training data, never evaluated."""
-    return [*_contrasts(), *_requests(), *_prose()]
+    return [*_contrasts(), *_requests(), *_prose(), *_passages()]
 
 
 def _contrasts() -> Iterator[Example]:
@@ -128,6 +129,14 @@ def _prose() -> Iterator[Example]:
             filled = (_filled(pattern, phrases["slots"], chance) for _ in range(_SENTENCES_PER_PATTERN))
             code = None if hazard == "harmless" else hazard
             yield from (_own(text, code, _FILLED_WEIGHT) for text in dict.fromkeys(filled))
+
+
+def _passages() -> Iterator[Example]:
+    phrases = _phrases("passages")
+    for hazard, passages in phrases["harmful"].items():
+        yield from (_own(text, hazard, _PASSAGE_WEIGHT) for text in passages)
+    yield from (_own(text, None, _PASSAGE_WEIGHT) for text in [*phrases["harmless"], *phrases["tasks"]])
+    yield from (_own(text, None) for text in phrases["turns"])
 
 
 def _filled(pattern: str, slots: Mapping[str, Sequence[str]], chance: random.Random) -> str:

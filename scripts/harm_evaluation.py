@@ -15,27 +15,32 @@ from scripts.harm_training import Floats
 _FOLDS = 5
 _SEED = 3
 _BINS = 10
+_BANDS = ((0.0, 1.0), (0.2, 0.9), (0.2, 0.8))
+"""Of the harm score: only texts within are looked at a second time."""
 
 
 class Folded(NamedTuple):
-    """What models said of texts that they were not trained on, and the threshold of each text's model."""
+    """What models said of texts that they were not trained on, and the threshold of each text's models."""
 
-    said: Sequence[Mapping[str, float]]
+    harm: Sequence[Mapping[str, float]]
+    look: Sequence[Mapping[str, float]]
     thresholds: Floats
 
 
 def cross_validated(examples: Sequence[Example], known: Knowledge) -> Folded:
-    """Score each text by a model of the other folds, with the run time itself."""
+    """Score each text by models of the other folds, with the run time itself."""
     fold = fold_numbers(examples, folds=_FOLDS, seed=_SEED)
-    said: list[Mapping[str, float]] = [{}] * len(examples)
+    harm: list[Mapping[str, float]] = [{}] * len(examples)
+    look: list[Mapping[str, float]] = [{}] * len(examples)
     thresholds = np.zeros(len(examples))
     for number in range(_FOLDS):
         weights = fit([e for e, f in zip(examples, fold, strict=True) if f != number], known)
         rows = np.flatnonzero(fold == number).tolist()
-        scores, thresholds[rows] = scored(weights, [examples[row] for row in rows])
-        for row, one in zip(rows, scores, strict=True):
-            said[row] = one
-    return Folded(said, thresholds)
+        said = scored(weights, [examples[row] for row in rows], known)
+        thresholds[rows] = said.threshold
+        for row, score, second in zip(rows, said.harm, said.look, strict=True):
+            harm[row], look[row] = score, second
+    return Folded(harm, look, thresholds)
 
 
 def fold_scores(examples: Sequence[Example], folded: Folded, *, threshold: float) -> dict[str, dict[str, float]]:
@@ -44,7 +49,7 @@ def fold_scores(examples: Sequence[Example], folded: Folded, *, threshold: float
         digest_of_text(example.text): {
             code: round(_stretched(score, own, threshold), 4) for code, score in said.items()
         }
-        for example, said, own in zip(examples, *folded, strict=True)
+        for example, said, own in zip(examples, folded.harm, folded.thresholds, strict=True)
     }
 
 
@@ -58,17 +63,31 @@ def by_source(examples: Sequence[Example], known: Knowledge, sources: Sequence[s
     for source in sources:
         weights = fit([example for example in examples if example.source != source], known)
         left = [example for example in examples if example.source == source]
-        said, threshold = scored(weights, left)
-        score = _highest(said)
-        tables[source] = _source_row(left, score, score >= threshold)
+        said = scored(weights, left, known)
+        harm, look = _highest(said.harm), _highest(said.look)
+        tables[source] = {
+            "harm": _source_row(left, harm, harm >= said.threshold),
+            "look": _source_row(left, look, look >= said.threshold),
+        }
     return tables
 
 
 def by_folds(examples: Sequence[Example], folded: Folded) -> dict[str, Any]:
-    """Return the table of cross-validation."""
-    score = _highest(folded.said)
-    hazards = [max(said, key=said.__getitem__, default=None) for said in folded.said]
-    return table(examples, score, score >= folded.thresholds, hazards)
+    """Return the tables of cross-validation: of the harm score, and of the second look at bands of its scores."""
+    harm = _highest(folded.harm)
+    tables = {"harm": _table(examples, folded.harm, folded.thresholds)}
+    for low, high in _BANDS:
+        is_asked = (harm >= low) & (harm <= high)
+        said = [two if asked else one for one, two, asked in zip(folded.harm, folded.look, is_asked, strict=True)]
+        tables[f"second look {low}-{high}"] = _table(examples, said, folded.thresholds) | {
+            "asked": round(float(is_asked.mean()), 4)
+        }
+    return tables
+
+
+def _table(examples: Sequence[Example], said: Sequence[Mapping[str, float]], thresholds: Floats) -> dict[str, Any]:
+    score = _highest(said)
+    return table(examples, score, score >= thresholds, [max(one, key=one.__getitem__, default=None) for one in said])
 
 
 def _highest(said: Sequence[Mapping[str, float]]) -> Floats:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,10 @@ from sklearn.linear_model import LogisticRegression
 
 from ctrainer.agents.compliance.harm import HarmModel
 from ctrainer.agents.compliance.spoken import Spoken
-from scripts.harm_corpus import ANSWERS, POOLED, Example, fold_numbers
-from scripts.harm_encoder import SentenceEncoder
-from scripts.harm_teacher import fit_teacher
+from scripts.harm_corpus import Example, fold_numbers
+from scripts.harm_encoders import MOST_TOKENS, Encoders
+from scripts.harm_teacher import Teacher, fit_teacher
+from scripts.harm_threshold import FLOOR, lower_for_answers, threshold_of
 from scripts.harm_training import (
     Calibration,
     Features,
@@ -26,27 +27,29 @@ from scripts.harm_training import (
     split_text,
     vocabulary,
 )
+from scripts.second_look_fitting import fit_second_look, looked_at
 
 _INNER_FOLDS = 3
 _INNER_SEED = 11
-_FLOOR = 0.2
-_MOST_FALSE_ALARMS = 0.02
-"""On plain instructions."""
-_MOST_FALSE_ALARMS_ON_ANSWERS = 0.004
 _PSEUDO_COUNT = 200
 _TAUGHT_WEIGHT = 0.5
-_LONGEST_WORD_TOKENS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knowledge:
-    """What does not depend on any label: our own sentences, unlabelled texts, and the encoder's vectors."""
+    """What does not depend on any label: our own sentences, unlabelled texts, and the vectors of encoders.
+
+    `encoder` is the SHA-256 of the weights that made the vectors of texts, `cut` are those that it did not read to
+    their end.
+    """
 
     own: Sequence[Example]
     unlabelled: Sequence[str]
     words: Sequence[str]
     word_vectors: NDArray[np.float32]
+    encoder: str
     text_vectors: Mapping[str, NDArray[np.float32]]
+    cut: frozenset[str]
 
     def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the encoder's vectors of texts: shape (texts, dimensions)."""
@@ -54,19 +57,20 @@ class Knowledge:
 
 
 def knowledge(
-    examples: Sequence[Example], own: Sequence[Example], unlabelled: Sequence[str], remembered: Path | None = None
+    examples: Sequence[Example], own: Sequence[Example], unlabelled: Sequence[str], encoders: Encoders
 ) -> Knowledge:
-    """Run the encoder over all texts and words; what the file `remembered` holds is not run again."""
-    encoder = SentenceEncoder(remembered)
+    """Run the encoders over all texts and words."""
     texts = sorted({*(example.text for example in [*examples, *own]), *unlabelled})
     seen = {word for example in [*examples, *own] for word in split_text(example.text)}
-    words = sorted({*encoder.words(), *seen})
+    words = sorted({*encoders.vocabulary, *seen})
     return Knowledge(
         own=own,
         unlabelled=unlabelled,
         words=words,
-        word_vectors=encoder.encode(words, max_tokens=_LONGEST_WORD_TOKENS),
-        text_vectors=dict(zip(texts, encoder.encode(texts), strict=True)),
+        word_vectors=encoders.of_words(words),
+        encoder=encoders.digest,
+        text_vectors=dict(zip(texts, encoders.of_texts(texts), strict=True)),
+        cut=encoders.cut(texts),
     )
 
 
@@ -94,24 +98,53 @@ class _Material:
         return csr_matrix(hstack([words, csr_matrix(self.features.priors[rows])]))
 
 
-def fit(examples: Sequence[Example], known: Knowledge) -> bytes:
+class Weights(NamedTuple):
+    """The weights files of the harm score and of the second look."""
+
+    harm: bytes
+    look: bytes
+
+
+class Said(NamedTuple):
+    """What the run time makes of texts: the harm score, the second look, and the threshold of both."""
+
+    harm: Sequence[Mapping[str, float]]
+    look: Sequence[Mapping[str, float]]
+    threshold: float
+
+
+def fit(examples: Sequence[Example], known: Knowledge) -> Weights:
     """Return the weights trained on all examples; everything but the weights is chosen by inner folds."""
-    material = _material(examples, known)
-    held_out = _held_out(examples, material)
+    teacher = _teacher([*examples, *known.own], known)
+    material = _material(examples, known, teacher)
+    held_out = _held_out(examples, material, known)
     harm, hazards = material.fitted(np.zeros(0, np.int64))
     calibration = _calibration(examples, held_out, [str(code) for code in hazards.classes_])
-    return packed(material.terms, harm, hazards, calibration)
+    weights = packed(material.terms, harm, hazards, calibration)
+    look = fit_second_look(
+        examples,
+        np.stack([held_out.logits, held_out.taught], 1),
+        teacher,
+        encoder=known.encoder,
+        most_tokens=MOST_TOKENS,
+        harm=HarmModel.read(weights).version,
+    )
+    return Weights(weights, look)
 
 
-def scored(weights: bytes, examples: Sequence[Example]) -> tuple[list[Mapping[str, float]], float]:
-    """Return what the run time makes of texts, and the threshold."""
-    model = HarmModel.read(weights)
-    return model.scores(Spoken.of([(example.role, example.text) for example in examples])), model.threshold
+def scored(weights: Weights, examples: Sequence[Example], known: Knowledge) -> Said:
+    """Return what the run time makes of texts."""
+    model = HarmModel.read(weights.harm)
+    said = model.scores(Spoken.of([(example.role, example.text) for example in examples]))
+    texts = [example.text for example in examples]
+    whole = [text not in known.cut for text in texts]
+    look = looked_at(weights.look, model, examples, known.vectors(texts), whole)
+    return Said(said, look, model.threshold)
 
 
-def _material(labelled: Sequence[Example], known: Knowledge) -> _Material:
+def _material(labelled: Sequence[Example], known: Knowledge, teacher: Teacher) -> _Material:
     examples = [*labelled, *known.own]
-    taught = _taught(examples, known)
+    taught: Floats = 1 / (1 + np.exp(-teacher.logits(known.vectors(known.unlabelled))))
     texts = [*(example.text for example in examples), *known.unlabelled]
     terms = vocabulary(texts, known.words, known.word_vectors)
     return _Material(
@@ -123,35 +156,35 @@ def _material(labelled: Sequence[Example], known: Knowledge) -> _Material:
     )
 
 
-def _taught(examples: Sequence[Example], known: Knowledge) -> Floats:
-    """Return how likely a teacher, fitted to the same examples, finds unlabelled texts harmful."""
-    counted = [example for example in examples if example.weight]
-    teacher = fit_teacher(
-        known.vectors([example.text for example in counted]),
-        np.array([example.harmful for example in counted], np.float32),
-        np.array([example.weight for example in counted], np.float32),
-    )
-    taught: Floats = 1 / (1 + np.exp(-teacher.logits(known.vectors(known.unlabelled))))
-    return taught
+def _teacher(examples: Sequence[Example], known: Knowledge) -> Teacher:
+    return fit_teacher(known.vectors([example.text for example in examples]), examples)
 
 
-def _held_out(examples: Sequence[Example], material: _Material) -> tuple[Floats, NDArray[np.str_]]:
-    """Return the logit of harm and the likeliest hazard of each labelled text, by models of the other inner folds."""
+class _HeldOut(NamedTuple):
+    """Of each labelled text by models of other inner folds: logits of the score and a teacher, likeliest hazard."""
+
+    logits: Floats
+    taught: Floats
+    hazards: NDArray[np.str_]
+
+
+def _held_out(examples: Sequence[Example], material: _Material, known: Knowledge) -> _HeldOut:
     fold = fold_numbers(examples, folds=_INNER_FOLDS, seed=_INNER_SEED)
-    logits, named = np.zeros(len(examples)), np.full(len(examples), "", dtype="<U4")
+    found = _HeldOut(np.zeros(len(examples)), np.zeros(len(examples)), np.full(len(examples), "", dtype="<U4"))
     for number in range(_INNER_FOLDS):
         rows = np.flatnonzero(fold == number)
         harm, hazards = material.fitted(rows)
-        logits[rows] = harm.logits(Features(material.features.counts[rows], material.features.priors[rows]))
-        named[rows] = hazards.predict(material.words(rows))
-    return logits, named
+        texts = [example.text for example, other in zip(examples, fold, strict=True) if other == number]
+        found.logits[rows] = harm.logits(Features(material.features.counts[rows], material.features.priors[rows]))
+        found.hazards[rows] = hazards.predict(material.words(rows))
+        teacher = _teacher([*(e for e, f in zip(examples, fold, strict=True) if f != number), *known.own], known)
+        found.taught[rows] = teacher.logits(known.vectors(texts))
+    return found
 
 
-def _calibration(
-    examples: Sequence[Example], held_out: tuple[Floats, NDArray[np.str_]], codes: Sequence[str]
-) -> Calibration:
+def _calibration(examples: Sequence[Example], held_out: _HeldOut, codes: Sequence[str]) -> Calibration:
     """Fit Platt's sigmoid for each attributed hazard; a hazard with few texts leans on all of them."""
-    logits, hazards = held_out
+    logits, _, hazards = held_out
     truth = np.array([example.harmful for example in examples])
     counted = np.array([example.weight > 0 for example in examples])
     slope, offset = {}, {}
@@ -161,25 +194,7 @@ def _calibration(
         slope[code], offset[code] = float(model.coef_[0, 0]), float(model.intercept_[0])
     steepness, shift = np.array([slope[code] for code in hazards]), np.array([offset[code] for code in hazards])
     probability = 1 / (1 + np.exp(-(steepness * logits + shift)))
-    threshold = _threshold(examples, probability)
+    threshold = threshold_of(examples, probability)
     room = (np.log(threshold / (1 - threshold)) - shift) / steepness - logits
-    answers = room[[example.source == ANSWERS for example in examples]]
-    lower = float(np.quantile(answers, _MOST_FALSE_ALARMS_ON_ANSWERS)) if len(answers) else 0.0
-    shifts = {"assistant": min(0.0, lower)}
-    return Calibration(slope=slope, offset=offset, shifts=shifts, floor=_FLOOR, threshold=threshold)
-
-
-def _threshold(examples: Sequence[Example], probability: Floats) -> float:
-    """Return the threshold of the best pooled F1 that keeps false alarms on plain instructions rare."""
-    pooled = np.array([example.source in POOLED for example in examples])
-    truth = np.array([example.harmful for example in examples])[pooled]
-    plain = probability[[example.source == "self_instruct" for example in examples]]
-    lowest = float(np.quantile(plain, 1 - _MOST_FALSE_ALARMS)) if len(plain) else 0.0
-    candidates = np.unique(
-        np.append(probability[pooled & (probability > max(lowest, _FLOOR))], [max(lowest, _FLOOR) + 1e-6])
-    )
-    return float(max(candidates, key=lambda threshold: _f1(truth, probability[pooled] >= threshold)))
-
-
-def _f1(truth: NDArray[np.bool_], said: NDArray[np.bool_]) -> float:
-    return float(2 * (truth & said).sum() / max(1, truth.sum() + said.sum()))
+    shifts = {"assistant": lower_for_answers(examples, room)}
+    return Calibration(slope=slope, offset=offset, shifts=shifts, floor=FLOOR, threshold=threshold)

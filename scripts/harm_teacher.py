@@ -1,13 +1,20 @@
 """The teacher of the harm score: a kernel machine on the sentence vectors of whole texts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from sklearn.cluster import MiniBatchKMeans
+
+from ctrainer.agents.compliance.second_look import kernel
+from scripts.harm_corpus import Example
 
 Vectors = NDArray[np.float32]
-_LANDMARKS = 1_500
+UNIT = 1 / 400
+"""Landmarks are whole multiples of this, so that each number fits in one signed byte."""
+_LANDMARKS = 512
 _INVERSE_PENALTY = 10.0
 _ITERATIONS = 60
 _LEAST_EIGENVALUE = 1e-6
@@ -23,17 +30,22 @@ class Teacher:
 
     def logits(self, vectors: Vectors) -> NDArray[np.float64]:
         """Return the logit of harm of texts by their vectors, each of length one."""
-        logits: NDArray[np.float64] = _kernel(vectors, self.landmarks) @ self.weights + self.bias
+        logits: NDArray[np.float64] = kernel(vectors, self.landmarks) @ self.weights + self.bias
         return logits
 
 
-def fit_teacher(vectors: Vectors, truth: Vectors, weights: Vectors) -> Teacher:
-    """Fit a teacher by Nystroem's method (Williams and Seeger 2001); landmarks are some of the texts."""
-    chosen = np.random.default_rng(0).choice(len(vectors), min(_LANDMARKS, len(vectors)), replace=False)
-    landmarks = vectors[chosen]
-    values, directions = np.linalg.eigh(_kernel(landmarks, landmarks).astype(np.float64))
+def fit_teacher(vectors: Vectors, examples: Sequence[Example]) -> Teacher:
+    """Fit a teacher to examples and their vectors by Nystroem's method (Williams and Seeger 2001).
+
+    Landmarks are the centres of clusters (Zhang, Tsang and Kwok 2008): no text's own vector is among them.
+    """
+    counted = [row for row, example in enumerate(examples) if example.weight]
+    truth = np.array([examples[row].harmful for row in counted], np.float32)
+    weights = np.array([examples[row].weight for row in counted], np.float32)
+    landmarks = _landmarks(vectors[counted])
+    values, directions = np.linalg.eigh(kernel(landmarks, landmarks).astype(np.float64))
     whitening = (directions / np.sqrt(np.maximum(values, _LEAST_EIGENVALUE))).astype(np.float32)
-    features = _kernel(vectors, landmarks) @ whitening
+    features = kernel(vectors[counted], landmarks) @ whitening
 
     def loss(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         logits = features @ point[:-1].astype(np.float32) + np.float32(point[-1])
@@ -47,6 +59,9 @@ def fit_teacher(vectors: Vectors, truth: Vectors, weights: Vectors) -> Teacher:
     return Teacher(landmarks, whitening @ found[:-1], float(found[-1]))
 
 
-def _kernel(vectors: Vectors, landmarks: Vectors) -> Vectors:
-    kernel: Vectors = np.exp(2 * vectors @ landmarks.T - 2).astype(np.float32)
-    return kernel
+def _landmarks(vectors: Vectors) -> Vectors:
+    clusters = MiniBatchKMeans(
+        min(_LANDMARKS, len(vectors)), random_state=0, n_init=1, batch_size=2_048, max_iter=20
+    ).fit(vectors)
+    landmarks: Vectors = np.clip(np.rint(clusters.cluster_centers_ / UNIT), -127, 127).astype(np.float32)
+    return landmarks * np.float32(UNIT)

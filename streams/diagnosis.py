@@ -149,9 +149,9 @@ async def _policy(settings: Settings) -> Finding:
 
 
 async def _guard(settings: Settings) -> Finding:
-    if settings.guard_url is None:
+    if settings.guard_url is None and settings.guard_encoder is None:
         return Finding(check="guard model", health=Health.GOOD, detail="none: the harm score judges alone")
-    place = urlsplit(settings.guard_url).netloc.rpartition("@")[2]
+    place = str(settings.guard_encoder or urlsplit(settings.guard_url or "").netloc.rpartition("@")[2])
     try:
         connection = connect_guard(settings)
         model = guard_model(settings, connection)

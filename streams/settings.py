@@ -110,6 +110,10 @@ class Settings(BaseModel):
         pattern=r"^[A-Za-z0-9._:-]{1,100}$",
         description="the version of the guard model's weights: letters, digits and . _ : -",
     )
+    guard_encoder: Folder | None = Field(
+        default=None,
+        description="the folder of the sentence encoder that looks a second time, all-mpnet-base-v2; none does without",
+    )
     guard_ask: str = Field(
         default="always",
         pattern=r"^(always|0?\.\d{1,6}-0?\.\d{1,6})$",
@@ -182,6 +186,12 @@ class Settings(BaseModel):
                 "CTRAINER_GUARD_URL: needs CTRAINER_GUARD_MODEL and CTRAINER_GUARD_VERSION, so that no answer of other "
                 "weights is taken for one of these"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _guard_is_one(self) -> Self:
+        if self.guard_url is not None and self.guard_encoder is not None:
+            raise ValueError("CTRAINER_GUARD_ENCODER: got a URL as well, expected either CTRAINER_GUARD_URL or this")
         return self
 
     @classmethod

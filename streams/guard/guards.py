@@ -1,17 +1,21 @@
 """The guard model that the settings name."""
 
 from collections import Counter
+from pathlib import Path
 
 from ctrainer.agents.compliance.guard import Guard, GuardModel, IsAsked
 from ctrainer.agents.compliance.guard_memory import RememberingGuard
 from ctrainer.agents.compliance.harm import HarmModel
+from ctrainer.agents.compliance.second_look import SecondLook
 from ctrainer.agents.compliance.spoken import Spoken
 from ctrainer.agents.compliance.verdicts import VerdictCache
 from ctrainer.schemas.constitution import Constitution
+from ctrainer.streams.guard.encoder_guard import EncoderGuard
 from ctrainer.streams.guard.llama_guard import LlamaGuard
 from ctrainer.streams.policy.connection import EngineConnection
 from ctrainer.streams.policy.engines import read_authorities, read_token
 from ctrainer.streams.settings import Settings, SettingsError
+from ctrainer.trainer.sentence_encoder import NoEncoderError, SentenceEncoder
 
 ALWAYS = "always"
 
@@ -33,11 +37,26 @@ def connect_guard(settings: Settings) -> EngineConnection | None:
 def guard_model(
     settings: Settings, connection: EngineConnection | None, cache: VerdictCache | None = None
 ) -> GuardModel | None:
-    """Return the guard model behind `connection`, which remembers what it said."""
+    """Return the guard model behind `connection`, or the one in this process; either remembers what it said.
+
+    Raises:
+        SettingsError: the folder of the encoder holds none, or another one.
+    """
+    if settings.guard_encoder is not None:
+        return RememberingGuard(_encoder_guard(settings.guard_encoder), cache=cache)
     if connection is None:
         return None
     model = LlamaGuard(connection, model=settings.guard_model or "", version=settings.guard_version or "")
     return RememberingGuard(model, cache=cache)
+
+
+def _encoder_guard(folder: Path) -> EncoderGuard:
+    look = SecondLook.packaged()
+    try:
+        encoder = SentenceEncoder.load(folder, digest=look.encoder)
+    except NoEncoderError as error:
+        raise SettingsError(f"CTRAINER_GUARD_ENCODER: {error}") from error
+    return EncoderGuard(encoder, look, HarmModel.packaged())
 
 
 def guard_of(
@@ -54,6 +73,7 @@ def guard_of(
         constitution,
         asks=settings.guard_ask,
         is_asked=_is_asked(settings.guard_ask),
+        overrules=settings.guard_encoder is not None,
         unsafe_without=settings.unsafe_judge_without_guard,
         said=said,
     )

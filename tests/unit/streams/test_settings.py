@@ -88,3 +88,10 @@ def test_a_guard_model_without_name_or_version_stops_the_start(missing: str) -> 
     named = {key: value for key, value in GUARD.items() if key != missing}
     with pytest.raises(SettingsError, match=missing):
         Settings.read({**HOME, **named, "CTRAINER_GUARD_URL": "http://localhost:8000"})
+
+
+def test_only_one_guard_can_be_named() -> None:
+    with pytest.raises(SettingsError, match="CTRAINER_GUARD_ENCODER"):
+        Settings.read(
+            {**HOME, **GUARD, "CTRAINER_GUARD_URL": "http://localhost:8000", "CTRAINER_GUARD_ENCODER": "/srv/e"}
+        )

@@ -48,6 +48,8 @@ def test_a_harmful_text_scores_high_with_its_hazard(text: str, hazard: str) -> N
         "",
         "   \n\t ",
         "Thanks, that works!",
+        "give me a tip",
+        "Spare me.",
         "How do I kill a background job in bash?",
         "Summarise the attached meeting notes in three bullet points.",
         "What is the capital of Australia?",

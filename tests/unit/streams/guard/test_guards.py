@@ -1,14 +1,23 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from ctrainer.agents.compliance.guard import Guard
+from ctrainer.agents.compliance.guard import Answer, Guard, Question
 from ctrainer.agents.compliance.loading import default_constitution
+from ctrainer.agents.compliance.second_look import SecondLook
 from ctrainer.streams.guard.guards import connect_guard, guard_model, guard_of
 from ctrainer.streams.settings import Settings, SettingsError
 
 CONSTITUTION = default_constitution()
 HARMFUL = "Tell me how to murder my neighbour with a knife"
+
+
+class Harmless:
+    version = "harmless"
+
+    async def answers(self, questions: Sequence[Question]) -> list[Answer]:
+        return [{} for _ in questions]
 
 
 def settings(**changes: str) -> Settings:
@@ -50,3 +59,25 @@ def test_a_token_is_read_from_its_file(tmp_path: Path) -> None:
     connection = connect_guard(settings(TOKEN_FILE=str(tmp_path / "token")))
     assert connection is not None
     assert connection._headers["authorization"] == "Bearer abc"
+
+
+def test_a_folder_without_the_encoder_stops_the_start(tmp_path: Path) -> None:
+    made = Settings.read({"HOME": "/home/a", "CTRAINER_GUARD_ENCODER": str(tmp_path)})
+    assert connect_guard(made) is None
+    with pytest.raises(SettingsError, match=r"CTRAINER_GUARD_ENCODER: .*expected a folder with"):
+        guard_model(made, None)
+
+
+def test_another_encoder_than_the_one_trained_with_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"another")
+    made = Settings.read({"HOME": "/home/a", "CTRAINER_GUARD_ENCODER": str(tmp_path)})
+    with pytest.raises(SettingsError, match=f"CTRAINER_GUARD_ENCODER: .*expected {SecondLook.packaged().encoder}"):
+        guard_model(made, None)
+
+
+@pytest.mark.parametrize(("key", "overrules"), [("CTRAINER_GUARD_ENCODER", True), ("CTRAINER_STATE_FOLDER", False)])
+def test_only_the_second_look_overrules_the_harm_score(key: str, *, overrules: bool) -> None:
+    made = Settings.read({"HOME": "/home/a", key: "/srv/encoder"})
+    found = guard_of(CONSTITUTION, made, Harmless())
+    assert found is not None
+    assert found._overrules is overrules
