@@ -1,7 +1,7 @@
 """The second look: what the harm score and a sentence encoder's vector of a text together say of it.
 
 A kernel machine on vectors beside the linear score: they err on different texts. Trained by
-`scripts/train_second_look.py`; docs/harm-score.md has its measured accuracy.
+`scripts/train_harm_model.py`; docs/harm-score.md has its measured accuracy.
 """
 
 import gzip
