@@ -9,9 +9,12 @@ from ctrainer.agents.compliance.detectors.findings import Found
 from ctrainer.agents.compliance.judgement import Examination
 from ctrainer.agents.compliance.segments import CONTENT
 from ctrainer.agents.compliance.shape import ShapedSample
+from ctrainer.schemas.compliance import Severity
 from ctrainer.schemas.constitution import Action, Mode
 from ctrainer.trainer.excision import Place
 from ctrainer.trainer.revision import Passage, Prompts
+
+_MILD = frozenset({Severity.LOW, Severity.MEDIUM})
 
 
 class Mendable(NamedTuple):
@@ -32,7 +35,10 @@ def mendable(examination: Examination) -> list[Mendable] | None:
         if messages[found.message_index]["role"] != "assistant" or found.field != CONTENT:
             return None
         by_turn[found.message_index].append(found)
-    return [Mendable(turn, _passage(messages, turn, found)) for turn, found in sorted(by_turn.items())] or None
+    return [
+        Mendable(turn, passage(_question(messages, turn), messages[turn]["content"], found))
+        for turn, found in sorted(by_turn.items())
+    ] or None
 
 
 def asks_for_revision(found: Found) -> bool:
@@ -62,14 +68,25 @@ def reworded(sample: ShapedSample, texts: Mapping[int, str]) -> ShapedSample:
     return sample._replace(messages=messages)
 
 
-def _passage(messages: Sequence[Turn], turn: int, found: Sequence[Found]) -> Passage:
-    """A finding of the whole answer leaves no place that could be left out."""
-    answer = messages[turn]["content"]
+def passage(question: str, answer: str, found: Sequence[Found]) -> Passage:
+    """Return an answer with what it breaches. Where one breach is of the whole answer, no place can be left out."""
     principles = {one.source.principle.id: one.source.principle for one in found}
-    covers_all = any(one.start == 0 and one.end >= len(answer) for one in found)
+    places = tuple(Place(one.start, one.end) for one in found)
     return Passage(
-        question=next((said["content"] for said in reversed(messages[:turn]) if said["role"] == "user"), ""),
+        question=question,
         answer=answer,
         prompts=tuple(Prompts(one.critique, one.revision) for _, one in sorted(principles.items())),
-        places=() if covers_all else tuple(Place(one.start, one.end) for one in found),
+        places=() if any(_is_of_all(one, answer) for one in found) else places,
     )
+
+
+def _is_of_all(found: Found, answer: str) -> bool:
+    """Return whether a breach is of the whole answer: it covers it, or it is grave.
+
+    Without the sentence that shows grave harm the rest may be as harmful, and shows it less.
+    """
+    return (found.start == 0 and found.end >= len(answer)) or found.source.principle.severity not in _MILD
+
+
+def _question(messages: Sequence[Turn], turn: int) -> str:
+    return next((said["content"] for said in reversed(messages[:turn]) if said["role"] == "user"), "")

@@ -17,6 +17,7 @@ from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.rejudging import PolicyOutageError
 from ctrainer.agents.revision_halts import Halted, halts
 from ctrainer.agents.revision_tally import RevisionTally
+from ctrainer.agents.trial import spoken
 from ctrainer.agents.world import Topics
 from ctrainer.schemas.compliance import Verdict
 from ctrainer.schemas.errors import ContractError
@@ -55,10 +56,17 @@ class _Hearing:
     decision: Decision
 
     async def is_clean(self, texts: Mapping[int, str]) -> list[bool]:
-        """Return for each turn with other content whether it breaches nothing that cannot be redacted."""
-        found = self.judges.court.examine(reworded(self.examination.sample, texts)).findings
-        breached = {one.message_index for one in found if stays_a_breach(one)}
-        return [turn not in breached for turn in texts]
+        """Return for each turn with other content whether it breaches nothing that cannot be redacted.
+
+        It is judged once more as if a user had said it: that assistants seldom do harm is presumed of none that did.
+        """
+        alone = [spoken(text, "user") for text in texts.values()]
+        whole, *seen = self.judges.court.examine_all([reworded(self.examination.sample, texts), *alone])
+        breached = {one.message_index for one in whole.findings if stays_a_breach(one)}
+        return [
+            turn not in breached and not any(map(stays_a_breach, one.findings))
+            for turn, one in zip(texts, seen, strict=True)
+        ]
 
     def to_person(self, faults: Sequence[str]) -> list[OutputRecord]:
         """Return the outputs that leave the sample to a person."""

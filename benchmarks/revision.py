@@ -20,17 +20,17 @@ from typing import Any
 
 import torch
 
+from ctrainer.agents.compliance.conversation import StrictRole
 from ctrainer.agents.compliance.detectors.findings import Found
 from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.loading import default_constitution
-from ctrainer.agents.mending import stays_a_breach
+from ctrainer.agents.mending import passage, stays_a_breach
 from ctrainer.agents.trial import spoken
 from ctrainer.streams.settings import Settings
 from ctrainer.trainer.answers import distinct_share, is_refusal
-from ctrainer.trainer.excision import Place
 from ctrainer.trainer.generation import generation_type
 from ctrainer.trainer.models import DEFAULT_MODEL, LanguageModel, load_model
-from ctrainer.trainer.revision import MOST_CHARACTERS, Draft, Outcome, Passage, Prompts, Rewriting, revise
+from ctrainer.trainer.revision import MOST_CHARACTERS, Draft, Outcome, Passage, Rewriting, revise
 from ctrainer.trainer.rewriting import rewrite
 from ctrainer.trainer.similarity import WordEmbeddings
 
@@ -62,26 +62,15 @@ def breaching_answers(folder: Path, court: Court) -> Iterator[Passage]:
         for line in lines:
             *before, answer = json.loads(line)["rejected"].split("\n\nAssistant:")
             question = before[-1].rsplit("\n\nHuman:", 1)[-1].strip()
-            found = breaches(court, answer.strip())
+            found = breaches(court, answer.strip(), "assistant")
             if found and len(answer.strip()) <= MOST_CHARACTERS:
                 yield passage(question, answer.strip(), found)
 
 
-def breaches(court: Court, answer: str) -> list[Found]:
-    """Return what an answer breaches."""
-    return [found for found in court.examine(spoken(answer, "assistant")).findings if stays_a_breach(found)]
-
-
-def passage(question: str, answer: str, found: Sequence[Found]) -> Passage:
-    """Return an answer as the stage would see it."""
-    principles = {one.source.principle.id: one.source.principle for one in found}
-    covers_all = any(one.start == 0 and one.end >= len(answer) for one in found)
-    return Passage(
-        question=question,
-        answer=answer,
-        prompts=tuple(Prompts(one.critique, one.revision) for _, one in sorted(principles.items())),
-        places=() if covers_all else tuple(Place(one.start, one.end) for one in found),
-    )
+def breaches(court: Court, text: str, *roles: StrictRole) -> list[Found]:
+    """Return what a text breaches that somebody in one of the roles says."""
+    examined = court.examine_all([spoken(text, role) for role in roles])
+    return [found for one in examined for found in one.findings if stays_a_breach(found)]
 
 
 async def measure(passages: Sequence[Passage], court: Court, reviser: LocalReviser, minutes: float) -> list[Outcome]:
@@ -92,7 +81,7 @@ async def measure(passages: Sequence[Passage], court: Court, reviser: LocalRevis
         part = passages[len(outcomes) : len(outcomes) + _TOGETHER]
 
         async def is_clean(texts: Sequence[tuple[int, str]]) -> list[bool]:
-            return [not breaches(court, text) for _, text in texts]
+            return [not breaches(court, text, "assistant", "user") for _, text in texts]
 
         outcomes += await revise(part, reviser=reviser, is_clean=is_clean)
         print(f"{len(outcomes)} pairs, {sum(one.revised is not None for one in outcomes)} revised", flush=True)

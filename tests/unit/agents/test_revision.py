@@ -22,6 +22,7 @@ from ctrainer.agents.revision import (
 )
 from ctrainer.agents.revision_tally import RevisionTally
 from ctrainer.agents.screening import Screening
+from ctrainer.agents.trial import spoken
 from ctrainer.schemas.compliance import SampleJudged
 from ctrainer.schemas.envelope import Event, header
 from ctrainer.schemas.preferences import PreferencePair
@@ -215,6 +216,44 @@ async def test_a_sentence_that_a_rule_hits_is_left_out_without_a_model(flow: Flo
     assert sample.messages[1].content == "The parcel for Anna comes to Rome on Monday."
     assert sample.revision is not None
     assert sample.revision.model is None
+
+
+async def test_nothing_is_left_out_of_an_answer_that_does_grave_harm(flow: Flow) -> None:
+    civil, *others = DOCUMENT["principles"]
+    flow.enact(DOCUMENT | {"principles": [{**civil, "severity": "high"}, *others]})
+    await flow.screen("You fool. The parcel for Anna comes to Rome on Monday.")
+    model = await flow.revise(["You there. The parcel for Anna comes to Rome on Monday."])
+    assert len(model.asked) == 1
+    (sample,) = flow.accepted()
+    assert sample.messages[1].content == "You there. The parcel for Anna comes to Rome on Monday."
+
+
+async def test_a_mended_answer_is_judged_without_the_benefit_of_the_doubt_that_assistants_have(flow: Flow) -> None:
+    _, *others = DOCUMENT["principles"]
+    scored = {
+        "id": "weapons",
+        "statement": "No help with weapons.",
+        "critique": "Say what it helps with.",
+        "revision": "Leave it out.",
+        "severity": "medium",
+        "hazard": "S9",
+        "action": "revise",
+        "threshold": 0.56,
+        "rules": [
+            {"id": "harm", "label": "HARM", "detector": "harm-score"},
+            {"id": "body", "label": "BODY", "pattern": "rid of the body"},
+        ],
+    }
+    flow.enact(DOCUMENT | {"principles": [scored, *others]})
+    harm, shown = "You could plant a mine or release a toxin.", "Have you thought about how to get rid of the body?"
+    court = flow.judges().court
+    found = {role: court.examine(spoken(harm, role)).findings for role in ("assistant", "user")}
+    assert [any(one.breaches for one in of_role) for of_role in found.values()] == [False, True]
+    await flow.screen(f"{harm} {shown}")
+    await flow.revise([harm], [harm], [harm])
+    assert flow.last().verdict == "review"
+    assert "revision:violation" in flow.last().reasons
+    assert not flow.accepted()
 
 
 async def test_what_no_revision_passes_goes_to_a_person_as_it_was_with_the_checks_that_failed(flow: Flow) -> None:
