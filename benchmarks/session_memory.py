@@ -27,7 +27,7 @@ from ctrainer.streams.settings import Settings
 from ctrainer.trainer.accounting import NOTHING
 from ctrainer.trainer.adapter import add_adapter
 from ctrainer.trainer.checkpoint import Checkpoints
-from ctrainer.trainer.computation import Computation
+from ctrainer.trainer.computation import placed
 from ctrainer.trainer.evaluation import Text, measure_prediction
 from ctrainer.trainer.ledger import Granted
 from ctrainer.trainer.loop import train
@@ -91,8 +91,7 @@ def work(setting: Setting, cache: Path) -> dict[str, int]:
     peaks = {"imported": peak()}
     language_model = load_model(setting.model, cache_folder=cache)
     peaks["loaded"] = peak()
-    base = language_model.model.to(device(), Computation.on(device()).base_type)
-    model = add_adapter(base, LoraSettings(rank=setting.rank))
+    model = add_adapter(placed(language_model.model, device()), LoraSettings(rank=setting.rank))
     examples = _examples(setting.max_tokens, len(language_model.tokenizer))
     forget_peak()
     _train(model, examples, language_model.tokenizer.pad_token_id)

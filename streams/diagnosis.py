@@ -4,9 +4,10 @@ import importlib.metadata
 import platform
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from aiokafka.errors import KafkaError
@@ -168,14 +169,22 @@ async def _guard(settings: Settings) -> Finding:
 
 
 def _requesters(settings: Settings) -> Finding:
-    if settings.requesters is None:
-        detail = "no CTRAINER_REQUESTERS: every training command is refused; `ctrainer keys create` makes a keyring"
-        return Finding(check="requesters", health=Health.WARNING, detail=detail)
+    return _of_file(
+        "requesters",
+        settings.requesters,
+        missing="no CTRAINER_REQUESTERS: every training command is refused; `ctrainer keys create` makes a keyring",
+        read=lambda path: f"{len(read_keyring(path))} keys in {path}",
+    )
+
+
+def _of_file(check: str, path: Path | None, *, missing: str, read: Callable[[Path], str]) -> Finding:
+    """Return what a file of keys holds, as `read` says it; a warning where there is none."""
+    if path is None:
+        return Finding(check=check, health=Health.WARNING, detail=missing)
     try:
-        requesters = read_keyring(settings.requesters)
+        return Finding(check=check, health=Health.GOOD, detail=read(path))
     except ConstitutionalTrainerError as error:
-        return Finding(check="requesters", health=Health.BAD, detail=str(error))
-    return Finding(check="requesters", health=Health.GOOD, detail=f"{len(requesters)} keys in {settings.requesters}")
+        return Finding(check=check, health=Health.BAD, detail=str(error))
 
 
 async def _sessions(settings: Settings) -> Finding:
@@ -221,14 +230,12 @@ async def longest_wait(reader: Topics, *, now_ms: int) -> float:
 
 
 def _receipts(settings: Settings) -> Finding:
-    if settings.receipt_key is None:
-        detail = "no CTRAINER_RECEIPT_KEY: trainers leave receipts unsigned; `ctrainer keys create` makes a key"
-        return Finding(check="receipts", health=Health.WARNING, detail=detail)
-    try:
-        key = read_signing_key(settings.receipt_key)
-    except ConstitutionalTrainerError as error:
-        return Finding(check="receipts", health=Health.BAD, detail=str(error))
-    return Finding(check="receipts", health=Health.GOOD, detail=f"signed by key {key.key_id}")
+    return _of_file(
+        "receipts",
+        settings.receipt_key,
+        missing="no CTRAINER_RECEIPT_KEY: trainers leave receipts unsigned; `ctrainer keys create` makes a key",
+        read=lambda path: f"signed by key {read_signing_key(path).key_id}",
+    )
 
 
 def _unsafe(settings: Settings) -> Finding:

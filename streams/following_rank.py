@@ -7,7 +7,7 @@ from ctrainer.streams.settings import Settings
 from ctrainer.trainer.adapter import add_adapter
 from ctrainer.trainer.batches import Unit
 from ctrainer.trainer.checkpoint import Checkpoints
-from ctrainer.trainer.computation import Computation
+from ctrainer.trainer.computation import placed
 from ctrainer.trainer.loop import train
 from ctrainer.trainer.models import load_model
 from ctrainer.trainer.plan import NonPrivatePlan, PrivacyPlan
@@ -25,9 +25,7 @@ def follow(settings: Settings, ranks: TorchRanks) -> None:
     """Take part in one session, from the leader's assignment to the end of its training."""
     assignment = ranks.decide(_assignment)
     language_model = load_model(assignment.request.base_model, cache_folder=settings.cache_folder)
-    model = add_adapter(
-        language_model.model.to(ranks.device, Computation.on(ranks.device).base_type), assignment.request.lora
-    )
+    model = add_adapter(placed(language_model.model, ranks.device), assignment.request.lora)
     plan, examples, units = ranks.decide(_work)
     train(
         model=model,

@@ -42,7 +42,7 @@ from ctrainer.streams.topic_reader import TopicReader
 from ctrainer.streams.training_plan import NO_ROOM, TAKEN_OVER, UNREACHABLE
 from ctrainer.trainer.adapter import add_adapter
 from ctrainer.trainer.checkpoint import Checkpoints
-from ctrainer.trainer.computation import Computation
+from ctrainer.trainer.computation import placed
 from ctrainer.trainer.errors import CheckpointNotSavedError, NothingToLearnError, PlanViolatedError
 from ctrainer.trainer.live_pace import LivePace
 from ctrainer.trainer.loop import TrainingEnd, TrainingOutcome, train
@@ -116,9 +116,7 @@ class SessionProcess:
     ) -> tuple[LanguageModel, TrainingOutcome]:
         request = self.assignment.request
         randomness = _randomness(request)
-        device = own_device()
-        # The base model moves first: an adapter made before would be left behind, and never train.
-        model = add_adapter(language_model.model.to(device, Computation.on(device).base_type), request.lora)
+        model = add_adapter(placed(language_model.model, own_device()), request.lora)
         checkpoints = self._checkpoints()
         found = checkpoints.newest()
         if found.corrupt:

@@ -51,3 +51,11 @@ class Computation:
             if getattr(module, "gradient_checkpointing", False):
                 # Not train(): it would reach the dropouts below, too.
                 module.training = True
+
+
+def placed(base: Any, device: torch.device) -> Any:
+    """Move a frozen base model to a device, in the number format of its passes there.
+
+    An adapter comes after: one that was made before would be left behind, and never train.
+    """
+    return base.to(device, Computation.on(device).base_type)

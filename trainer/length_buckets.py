@@ -17,6 +17,8 @@ def length_buckets(lengths: Sequence[int], *, most: MicroBatch, pass_tokens: int
     [[0, 4, 2], [1, 3]]
     >>> length_buckets([5, 90, 6, 100, 5], most=MicroBatch(4, tokens=120), pass_tokens=1_000)
     [[0, 4, 2], [1], [3]]
+    >>> length_buckets([5, 5, 5], most=MicroBatch(8), pass_tokens=10)
+    [[0, 1, 2]]
     """
     order = sorted(range(len(lengths)), key=lambda index: lengths[index])
     # For the shortest n records: the least cost, and where the last part of that split begins.

@@ -3,6 +3,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from urllib.request import urlopen
@@ -58,29 +59,32 @@ async def halt(deployment: Deployment) -> int:
     return settings.partitions
 
 
+def until(holds: Callable[[], bool], *, seconds: float) -> bool:
+    """Return whether what another process brings about holds within so many seconds; it sends no event to wait for."""
+    end = time.monotonic() + seconds
+    while not (found := holds()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return found
+
+
 def until_halted(deployment: Deployment, partitions: int) -> None:
     """Wait until a worker says that it revises nothing of so many partitions."""
     url = f"http://127.0.0.1:{deployment.environment['CTRAINER_WEB_PORT']}/health"
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
+
+    def knows() -> bool:
         # Not all is ready at first, and nobody listens at the very first.
         with suppress(OSError), urlopen(url, timeout=5) as page:
-            if len(json.load(page)["revision_halted"]) == partitions:
-                return
-        time.sleep(0.1)
-    raise AssertionError("the worker knows of no halt")
+            return len(json.load(page)["revision_halted"]) == partitions
+        return False
+
+    assert until(knows, seconds=60), "the worker knows of no halt"
 
 
 def child_of(pid: int) -> int:
     """Wait until a process has a child, and return its process id."""
     children = Path(f"/proc/{pid}/task/{pid}/children")
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        found = children.read_text().split()
-        if found:
-            return int(found[0])
-        time.sleep(0.01)
-    raise AssertionError("the worker has started no model")
+    assert until(lambda: bool(children.read_text()), seconds=120), "the worker has started no model"
+    return int(children.read_text().split()[0])
 
 
 def test_what_a_halt_of_an_earlier_worker_kept_is_revised_or_read_by_a_person_though_the_model_is_killed_at_work(

@@ -18,6 +18,7 @@ from ctrainer.streams.topic_administration import TopicAdministration
 from ctrainer.streams.topic_reader import TopicReader
 from ctrainer.streams.transactional_source import Subscription, TransactionalSource
 from tests.conftest import create_topics
+from tests.waiting import eventually
 
 MakeTopics = Callable[..., Awaitable[tuple[str, ...]]]
 POINTS = ("after-read", "after-decide", "after-produce", "before-commit")
@@ -116,12 +117,6 @@ async def engine(
     )
     async with app, source:
         yield source, registry
-
-
-async def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - aiokafka has no event for it
-            await asyncio.sleep(0.05)
 
 
 def handled(registry: CollectorRegistry) -> float:

@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
@@ -28,6 +27,7 @@ from ctrainer.streams.training_consumer import TrainingConsumer
 from ctrainer.trainer.admission import Room
 from tests.assigned import CONSTITUTION, assignment, request
 from tests.fixed_memory import FixedMemory
+from tests.waiting import eventually
 
 GIB = 1024**3
 _NOTE = """
@@ -51,12 +51,6 @@ async def assign(bootstrap_servers: str, *assignments: TrainingAssignment) -> No
                 topic=TRAINING_ASSIGNMENTS, key=one.session_id, data=one, cause=cause, constitution=CONSTITUTION
             )
             await producer.send_and_wait(output.topic, key=output.key, value=output.value, headers=list(output.headers))
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not holds():  # noqa: ASYNC110 - a file tells, not an event
-            await asyncio.sleep(0.05)
 
 
 async def progress(bootstrap_servers: str) -> dict[str, list[SessionAdvanced]]:
@@ -93,13 +87,13 @@ async def test_sessions_start_when_there_is_room_and_say_what_keeps_them(
         device=device,
     )
     async with trainer:
-        await until((tmp_path / oldest.session_id).exists)
+        await eventually((tmp_path / oldest.session_id).exists)
         said = await heard_of(servers, second, huge)
         assert [(word.state, word.reason) for word in said[huge.session_id]] == [(SessionState.FAILED, "does-not-fit")]
         assert "max_tokens of at most" in str(said[huge.session_id][0].message)
         assert not (tmp_path / second.session_id).exists()
         device.now = Room(total=8 * GIB, free=8 * GIB)
-        await until((tmp_path / second.session_id).exists)
+        await eventually((tmp_path / second.session_id).exists)
     waited = [(word.state, word.reason) for word in (await progress(servers))[second.session_id]]
     assert waited == [(SessionState.ASSIGNED, WAITING_FOR_MEMORY)]
     assert oldest.session_id not in said

@@ -22,22 +22,13 @@ from ctrainer.trainer.micro_batch import MicroBatch
 from ctrainer.trainer.models import LanguageModel, load_model
 from ctrainer.trainer.noise_thread import noise_thread
 from ctrainer.trainer.per_sample import per_sample_gradients
-from ctrainer.trainer.plan import PrivacyPlan
 from ctrainer.trainer.private_step import PrivateStep
 from ctrainer.trainer.randomness import Randomness
 from ctrainer.trainer.tokenization import EncodedExample, collate
+from tests import assigned
 
 Examples = Callable[[int], list[EncodedExample]]
-PLAN = PrivacyPlan(
-    noise_multiplier=0.5,
-    sampling_rate=0.2,
-    expected_batch_size=6.0,
-    clip_norm=0.02,
-    steps=8,
-    delta=1e-5,
-    epsilon_ceiling=8.0,
-    epsilon_planned=7.0,
-)
+PLAN = replace(assigned.PLAN, noise_multiplier=0.5, sampling_rate=0.2, clip_norm=0.02, steps=8)
 
 
 @pytest.fixture(params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
