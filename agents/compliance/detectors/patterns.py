@@ -13,6 +13,7 @@ import hyperscan
 import re2
 
 from ctrainer.agents.compliance.detectors.digits import without_digits
+from ctrainer.agents.compliance.detectors.shortened import shortened
 from ctrainer.agents.compliance.detectors.validators import VALIDATORS
 
 _ABSOLUTE_ANCHORS = (rb"\A", rb"\z", rb"\Z", rb"\C", rb"\Q")
@@ -73,7 +74,8 @@ class _Compiled:
 class PatternScanner:
     """Finds every span of a list of patterns. Not for use by two threads at a time.
 
-    Patterns that need a digit are the dearest to look for, and most texts have none.
+    Patterns that need a digit are the dearest to look for, and most texts have none. Long ones are looked for by the
+    short forms that `shortened` makes of them.
     """
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
@@ -132,11 +134,14 @@ def fault_of_expression(expression: str) -> str | None:
 
 def are_in_dialect(patterns: Sequence[Pattern]) -> bool:
     """Return whether Hyperscan can use all patterns together; a scanner of the same patterns is then made at once."""
+    expressions = _expressions(patterns)
     try:
-        _databases(_expressions(patterns))
+        _databases(expressions)
     except hyperscan.error:
         return False
-    return True
+    return all(
+        fault_of_pattern(text, ignore_case=case) is None for text, case in expressions if shortened(text) != text
+    )
 
 
 class _Databases(NamedTuple):
@@ -165,11 +170,17 @@ def _needs_digit(text: str, ignore_case: bool) -> bool:  # noqa: FBT001 - the va
 def _database(numbered: Sequence[_Numbered]) -> hyperscan.Database:
     database = hyperscan.Database()
     database.compile(
-        expressions=[text.encode() for _, (text, _) in numbered],
+        expressions=[_looked_for(*expressed).encode() for _, expressed in numbered],
         ids=[number for number, _ in numbered],
         flags=[_flags(ignore_case) for _, (_, ignore_case) in numbered],
     )
     return database
+
+
+def _looked_for(text: str, ignore_case: bool) -> str:  # noqa: FBT001 - the value of a rule's field
+    """Return the short form of a pattern; the pattern itself where nothing is left of it that Hyperscan can use."""
+    short = shortened(text)
+    return short if short == text or fault_of_pattern(short, ignore_case=ignore_case) is None else text
 
 
 def _expressions(patterns: Sequence[Pattern]) -> tuple[_Expressed, ...]:
