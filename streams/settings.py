@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH
 from ctrainer.schemas.errors import ConstitutionalTrainerError
@@ -49,6 +58,18 @@ def _path(value: object) -> object:
 Folder = Annotated[Path, BeforeValidator(_path)]
 
 
+def _place(url: str) -> str:
+    place = urlsplit(url)
+    if place.username is not None or place.query or place.fragment or not place.hostname or place.port == 0:
+        raise ValueError("a host, perhaps a port and a path, and nothing else")
+    place.hostname.encode("idna")
+    return url
+
+
+EngineUrl = Annotated[str, Field(pattern=r"^https?://[!-~]+$"), AfterValidator(_place)]
+"""Where questions are posted to. A password in it would be shown by whatever shows the settings."""
+
+
 class Settings(BaseModel):
     """The settings of one process.
 
@@ -84,10 +105,8 @@ class Settings(BaseModel):
     )
     governance_hash: str = Field(default=GOVERNANCE_HASH, description="the governance hash the constitution must name")
 
-    policy_url: str | None = Field(
-        default=None,
-        pattern=r"^https?://",
-        description="http(s)://host:port of a policy engine; none decides in process",
+    policy_url: EngineUrl | None = Field(
+        default=None, description="http(s)://host:port of a policy engine; none decides in process"
     )
     policy_contract: PolicyContract = Field(default=PolicyContract.OPA, description=", ".join(PolicyContract))
     policy_deadline_ms: int = Field(
@@ -99,9 +118,8 @@ class Settings(BaseModel):
         default=None, description="a PEM file of the only authorities the engine's certificate may be from"
     )
 
-    guard_url: str | None = Field(
+    guard_url: EngineUrl | None = Field(
         default=None,
-        pattern=r"^https?://",
         description="http(s)://host:port of a guard model with an OpenAI-compatible API; none asks no model",
     )
     guard_model: str | None = Field(default=None, description="the name under which the guard model is served")
@@ -245,5 +263,6 @@ def _fault(settings: type[Settings], location: tuple[int | str, ...], value: obj
     if not location:
         return message.removeprefix("Value error, ")
     name = str(location[0])
-    shown = "(hidden)" if "password" in name else repr(value)
+    is_secret = "password" in name or (name.endswith("_url") and "@" in str(value))
+    shown = "(hidden)" if is_secret else repr(value)
     return f"{_key(name)}: got {shown}, expected {settings.model_fields[name].description} ({message})"

@@ -12,8 +12,8 @@ from ctrainer.streams.embedded.ports import remembered_port
 from ctrainer.streams.embedded.process import DetachedProcess
 
 _READY_SECONDS = 15.0
-_COLLECT_SELDOM = ("env", "GOGC=400")
-"""OPA holds little and makes much garbage: to collect it four times as seldom saves a fifth of its time."""
+_COLLECT_SELDOM = ("env", "GOGC=off", "GOMEMLIMIT=256MiB")
+"""OPA holds little and makes much garbage, and answers late while it collects it: so only when there is a lot of it."""
 _BUILT = Path(__file__).parents[2] / ".opa" / "bin" / "opa"
 
 

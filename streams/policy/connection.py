@@ -4,21 +4,22 @@ With a deadline, a bound on their number, and a breaker.
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
-from ssl import SSLContext
+from ssl import SSLContext, create_default_context
 from time import perf_counter
 from typing import Any
+from urllib.parse import urlsplit
 
-import aiohttp
 import orjson
 
 from ctrainer.agents.compliance.policy import PolicyUnavailableError
 from ctrainer.streams.latency import Latency
 from ctrainer.streams.policy.circuit_breaker import CircuitBreaker
+from ctrainer.streams.policy.http_connection import AnswerTooLongError, HttpConnection
 
-MOST_BYTES = 4 * 1024 * 1024
-"""A longer answer is none of a policy engine."""
+_IDLE_SECONDS = 60.0
+"""A connection that was not used for so long may have been forgotten on its way."""
 _REFUSALS = frozenset({400, 413, 422})
 """Statuses that are about the question: the same one would be refused again."""
 
@@ -48,21 +49,28 @@ class EngineConnection:
         self.latency = Latency()
         self.breaker = breaker or CircuitBreaker()
         self._name = name
-        self._url = url.rstrip("/")
         self._deadline = deadline_seconds
-        self._connections = connections
-        self._tls = tls
         self._free = asyncio.Semaphore(connections)
+        self._idle: deque[tuple[float, HttpConnection]] = deque()
+        place = urlsplit(url)
+        self._host = place.hostname or ""
+        self._port = place.port or (443 if place.scheme == "https" else 80)
+        self._tls = (tls or create_default_context()) if place.scheme == "https" else None
+        self._prefix = place.path.rstrip("/")
         # An answer is never compressed: it could be a thousand times as long as what comes over the wire.
-        self._headers = {"content-type": "application/json", "accept-encoding": "identity"}
-        if token:
-            self._headers["authorization"] = f"Bearer {token}"
-        self._session: aiohttp.ClientSession | None = None
+        fixed = {
+            "host": place.netloc,
+            "user-agent": "constitutional-trainer",
+            "accept-encoding": "identity",
+            "content-type": "application/json",
+        }
+        headers = fixed | ({"authorization": f"Bearer {token}"} if token else {})
+        self._headers = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
+        while self._idle:
+            self._idle.pop()[1].close()
 
     async def ask(self, path: str, question: Mapping[str, Any]) -> Any:
         """Return the JSON value that answers a question. The deadline runs from when a connection is free for it.
@@ -84,7 +92,10 @@ class EngineConnection:
         except TimeoutError as error:
             self.breaker.failed()
             raise self._failure("deadline") from error
-        except aiohttp.ClientError as error:
+        except AnswerTooLongError as error:
+            self.breaker.failed()
+            raise self._failure("too-long") from error
+        except OSError as error:
             self.breaker.failed()
             raise self._failure("connection") from error
         except QuestionRefusedError:
@@ -98,40 +109,31 @@ class EngineConnection:
         return answer
 
     async def _exchange(self, path: str, body: bytes) -> Any:
-        session = self._opened()
-        async with session.post(self._url + path, data=body, headers=self._headers, allow_redirects=False) as response:
-            if response.status != 200:  # noqa: PLR2004 - OK
-                error = QuestionRefusedError if response.status in _REFUSALS else PolicyUnavailableError
-                raise self._failure(f"status-{response.status // 100}xx", error)
-            return self._json(await self._read(response))
+        head = f"POST {self._prefix}{path} HTTP/1.1\r\n{self._headers}content-length: {len(body)}\r\n\r\n"
+        connection = self._kept() or await HttpConnection.open(self._host, self._port, self._tls)
+        answer = await connection.ask(head.encode("ascii") + body)
+        if connection.is_free:
+            self._idle.append((perf_counter(), connection))
+        if answer.status != 200:  # noqa: PLR2004 - OK
+            error = QuestionRefusedError if answer.status in _REFUSALS else PolicyUnavailableError
+            raise self._failure(f"status-{answer.status // 100}xx", error)
+        return self._json(answer.body)
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        pieces: list[bytes] = []
-        size = 0
-        async for piece in response.content.iter_any():
-            size += len(piece)
-            if size > MOST_BYTES:
-                raise self._failure("too-long")
-            pieces.append(piece)
-        return b"".join(pieces)
+    def _kept(self) -> HttpConnection | None:
+        """Return the connection that was used last, if there is one that is open; close those not used for long."""
+        while self._idle and perf_counter() - self._idle[0][0] > _IDLE_SECONDS:
+            self._idle.popleft()[1].close()
+        while self._idle:
+            connection = self._idle.pop()[1]
+            if connection.is_free:
+                return connection
+        return None
 
     def _json(self, body: bytes) -> Any:
         try:
             return orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise self._failure("not-json") from error
-
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=60.0, ssl=self._tls or True)
-            # Nobody here wants cookies, and the deadline is ours: aiohttp's own would set a timer for each question.
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None),
-                auto_decompress=False,
-            )
-        return self._session
 
     def _failure(
         self, kind: str, error: type[PolicyUnavailableError] = PolicyUnavailableError

@@ -13,7 +13,8 @@ import pytest
 from ctrainer.agents.compliance.policy import PolicyError, PolicyUnavailableError, RegorusEngine, bundle_of
 from ctrainer.streams.policy.acgs import AcgsEngine, as_served
 from ctrainer.streams.policy.circuit_breaker import CircuitBreaker
-from ctrainer.streams.policy.connection import MOST_BYTES, EngineConnection
+from ctrainer.streams.policy.connection import EngineConnection
+from ctrainer.streams.policy.http_connection import MOST_BYTES
 from ctrainer.streams.policy.layers import LayeredEngine
 from ctrainer.streams.policy.opa import OpaEngine
 from tests.integration.policy.engine_server import engine_server, response

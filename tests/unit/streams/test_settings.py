@@ -83,6 +83,39 @@ def test_a_token_is_not_sent_over_the_network_in_clear(service: str, url: str, *
         assert url in Settings.read(environment).model_dump().values()
 
 
+@pytest.mark.parametrize("service", ["POLICY", "GUARD"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "opa:8181",
+        "ftp://opa",
+        "http://",
+        "http://:8181",
+        "http://opa:99999",
+        "http://opa:0",
+        "http://me:hush@opa:8181",
+        "http://opa/?x=1",
+        "http://opa/#x",
+        "http://opa/a b",
+        "http://opa\r\nx: y",
+        "http://a..b",
+        "http://[::1",
+        "http://\N{CYRILLIC SMALL LETTER O}pa",
+    ],
+)
+def test_an_address_that_is_none_stops_the_start(service: str, url: str) -> None:
+    with pytest.raises(SettingsError, match=f"CTRAINER_{service}_URL") as refused:
+        Settings.read({**HOME, **GUARD, f"CTRAINER_{service}_URL": url})
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://opa", "https://opa.policy:8181/prefix/", "http://[::1]:8181", "http://10.0.0.1"]
+)
+def test_an_address_may_have_a_port_and_a_path(url: str) -> None:
+    assert Settings.read({**HOME, "CTRAINER_POLICY_URL": url}).policy_url == url
+
+
 @pytest.mark.parametrize("missing", GUARD)
 def test_a_guard_model_without_name_or_version_stops_the_start(missing: str) -> None:
     named = {key: value for key, value in GUARD.items() if key != missing}

@@ -58,7 +58,7 @@ def test_a_token_is_read_from_its_file(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("abc\n")
     connection = connect_guard(settings(TOKEN_FILE=str(tmp_path / "token")))
     assert connection is not None
-    assert connection._headers["authorization"] == "Bearer abc"
+    assert "authorization: Bearer abc\r\n" in connection._headers
 
 
 def test_a_folder_without_the_encoder_stops_the_start(tmp_path: Path) -> None:
