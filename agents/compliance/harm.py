@@ -140,7 +140,7 @@ class HarmModel:
     def logits(self, spoken: Spoken) -> Floats:
         """Return the logit of harm of each turn, before Platt's sigmoid."""
         words = spoken.words
-        weights = self.words.weights(words.keys)
+        weights = self.words.weights(words.keys).astype(np.int64)
         for gap in self.gaps:
             of_pairs = self.pairs.weights(words.pairs(gap))
             weights[: len(of_pairs)] += of_pairs

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self, TypeAlias
 
 from ctrainer.agents.compliance.conversation import StrictRole
@@ -29,17 +30,22 @@ class Spoken:
         return cls([role for role, _ in turns], texts, words_of(texts))
 
 
-def portions(turns: Turns) -> Iterator[Spoken]:
+def portions(
+    roles: Sequence[StrictRole], texts: Sequence[str], known: Sequence[bytes | None] | None = None
+) -> Iterator[Spoken]:
     """Yield all turns in order, so many at a time that their text stays below `MOST_CHARACTERS` or is one turn's.
 
-    >>> [len(portion.texts) for portion in portions([("user", "a" * 80_000)] * 3 + [("user", "b")])]
+    `known` is as `words_of` has it.
+
+    >>> [len(portion.texts) for portion in portions(["user"] * 4, ["a" * 80_000] * 3 + ["b"])]
     [1, 1, 2]
     """
-    start, size = 0, 0
-    for number, (_, text) in enumerate(turns):
-        if size and size + len(text) > MOST_CHARACTERS:
-            yield Spoken.of(turns[start:number])
-            start, size = number, 0
-        size += len(text)
-    if start < len(turns):
-        yield Spoken.of(turns[start:])
+    ends, size = list[int](), 0
+    for number, length in enumerate(map(len, texts)):
+        if size and size + length > MOST_CHARACTERS:
+            ends.append(number)
+            size = 0
+        size += length
+    for start, end in pairwise([0, *ends, len(texts)] if texts else []):
+        some = texts[start:end]
+        yield Spoken(roles[start:end], some, words_of(some, None if known is None else known[start:end]))

@@ -11,10 +11,9 @@ from ctrainer.agents.compliance.words import Keys
 _WEIGHT_BITS = 16
 _WEIGHT = np.uint64((1 << _WEIGHT_BITS) - 1)
 _KEY_BITS = 64
-_UNSIGNED, _SIGNED = np.uint64(_KEY_BITS - _WEIGHT_BITS), np.int64(_KEY_BITS - _WEIGHT_BITS)
-"""By so many bits to the left and back goes a weight to stand alone, with its sign."""
 _ONE, _HALF, _BLOCK_BITS, _IN_BLOCK = (np.uint64(number) for number in (1, 32, 5, 31))
 _SALTS = 2_000
+Weights = NDArray[np.int16]
 
 
 class WeightTable:
@@ -49,20 +48,21 @@ class WeightTable:
         # A look at a place after all that are taken ends at a last entry of nobody.
         return cls(np.append(np.sort(entries), np.uint64(0)), _blocks(spread >> shift, bits), salt, bits)
 
-    def weights(self, keys: Keys) -> NDArray[np.int64]:
+    def weights(self, keys: Keys) -> Weights:
         """Return the weight of each key, zero for one that is not in the table."""
-        spread = keys * self._salt
+        spread = keys if self._salt == _ONE else keys * self._salt
         places = spread >> self._shift
         blocks = self._blocks.take((places >> _BLOCK_BITS).view(np.int64))
         places &= _IN_BLOCK
-        before = ((_ONE << places) - _ONE) & blocks
+        before = np.left_shift(_ONE, places, out=places)
+        before -= _ONE
+        before &= blocks
         blocks >>= _HALF
         blocks += np.bitwise_count(before)
         found = self._entries.take(blocks.view(np.int64))
-        spread ^= found
-        found <<= _UNSIGNED
-        weights: NDArray[np.int64] = found.view(np.int64) >> _SIGNED
-        weights *= spread <= _WEIGHT
+        weights = found.astype(np.int16)  # the lower bits of an entry
+        found ^= spread
+        weights *= found <= _WEIGHT
         return weights
 
 

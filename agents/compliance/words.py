@@ -61,10 +61,10 @@ class Words(NamedTuple):
         """How many words each text has."""
         return np.diff(self.bounds)
 
-    def sums(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+    def sums(self, values: NDArray[np.integer]) -> NDArray[np.int64]:
         """Return the sum of the values of each text's words."""
         running = np.zeros(len(values) + 1, np.int64)
-        np.cumsum(values, out=running[1:])
+        np.cumsum(values, dtype=np.int64, out=running[1:])
         return running[self.bounds[1:]] - running[self.bounds[:-1]]
 
     def pairs(self, gap: int) -> Keys:
@@ -81,8 +81,8 @@ def pair_keys(first: Keys, second: Keys, gap: int) -> Keys:
     return keys
 
 
-def words_of(texts: Sequence[str]) -> Words:
-    """Return the words of texts.
+def words_of(texts: Sequence[str], known: Sequence[bytes | None] | None = None) -> Words:
+    """Return the words of texts. `known` gives the UTF-8 of those that are known to have no disguises.
 
     >>> words_of(["Don't PANIC, reader: 42!", "", "panic"]).bounds.tolist()
     [0, 5, 5, 6]
@@ -90,7 +90,7 @@ def words_of(texts: Sequence[str]) -> Words:
     >>> bool(keys[0] == keys[1]), bool(keys[0] == keys[3])
     (True, False)
     """
-    encoded = _encoded(texts)
+    encoded = _encoded(texts) if known is None else _completed(texts, known)
     together = bytearray(b"\0").join((b"", *encoded, _PADDING)).translate(LETTERS)
     letters = np.frombuffer(together, np.uint8)
     if not together.isascii():
@@ -115,6 +115,15 @@ def _encoded(texts: Sequence[str]) -> list[bytes]:
         normalized(text)[0].encode("utf-8", "replace") if data is None else data
         for text, data in zip(texts, undisguised_all(texts), strict=True)
     ]
+
+
+def _completed(texts: Sequence[str], known: Sequence[bytes | None]) -> Sequence[bytes]:
+    """Return `known` with the texts that it lacks."""
+    encoded = [data for data in known if data is not None]
+    if len(encoded) == len(known):
+        return encoded
+    lacking = iter(_encoded([text for text, data in zip(texts, known, strict=True) if data is None]))
+    return [next(lacking) if data is None else data for data in known]
 
 
 def _blank_punctuation(letters: NDArray[np.uint8]) -> None:

@@ -6,16 +6,17 @@ from itertools import repeat
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeAlias
 
-from ctrainer.agents.compliance.conversation import Tools, Turn
+from ctrainer.agents.compliance.conversation import StrictRole, Tools, Turn
 from ctrainer.agents.compliance.detectors.backwards import both_ways
 from ctrainer.agents.compliance.detectors.encoded import TRIGGER, decoded_views
 from ctrainer.agents.compliance.detectors.findings import Found, Source, sources_of
 from ctrainer.agents.compliance.detectors.names import HARM_SCORE, UNCOVERED_LANGUAGE
-from ctrainer.agents.compliance.detectors.normalization import is_disguised, original_span, undisguised_all
+from ctrainer.agents.compliance.detectors.normalization import is_disguised, original_span
 from ctrainer.agents.compliance.detectors.patterns import Pattern, PatternScanner
+from ctrainer.agents.compliance.detectors.sayings import Saying, sayings
 from ctrainer.agents.compliance.detectors.tools import TOOL_RULES, tool_findings
-from ctrainer.agents.compliance.segments import CONTENT, Segment, contents, has_escapes, segments
-from ctrainer.agents.compliance.spoken import Spoken, Turns, portions
+from ctrainer.agents.compliance.segments import CONTENT, Segment, has_escapes, segments
+from ctrainer.agents.compliance.spoken import Spoken, portions
 from ctrainer.schemas.constitution import Constitution, Rule
 
 PATTERNS_VERSION = f"patterns-5+phonenumbers-{version('phonenumbers')}"
@@ -55,18 +56,19 @@ Covered: TypeAlias = Callable[[Spoken], Sequence[bool]]
 """Says of each turn whether it is in a language that the scores are made for."""
 
 
-class _View(NamedTuple):
-    """A segment as rules read it: without escapes, hidden characters and look-alikes, with the way back."""
+class _Text(NamedTuple):
+    """A segment in which `candidates` may hit, as rules read it: without escapes, hidden characters and look-alikes.
 
-    text: str
-    places: Sequence[int] | None
-
-
-class _Placed(NamedTuple):
-    """A segment with what patterns find in it."""
+    `places` is the way back from it. `found` is what patterns find, in any order.
+    """
 
     segment: Segment
-    found: Sequence[Found]
+    role: StrictRole
+    text: str
+    places: Sequence[int] | None
+    data: bytes
+    candidates: set[int]
+    found: list[Found]
 
 
 class Detectors:
@@ -96,36 +98,44 @@ class Detectors:
         One thing after the other looks at all samples: each works on tables as large as a core's cache, and by turns
         they would drive each other out of it.
         """
-        said = _sayings(samples)
-        hits = self._scanner.candidates_of_all([one or b"" for one in said])
-        placed = [
-            self._placed(messages, tools, None if one is None else candidates)
+        said = sayings(samples)
+        hits = self._scanner.candidates_of_all([b"" if one is None else one.whole for one in said])
+        texts = [
+            # Nothing but talk in which no pattern can hit: most samples.
+            None if one is not None and not candidates else self._texts(messages, tools, one and candidates)
             for (messages, tools), one, candidates in zip(samples, said, hits, strict=True)
         ]
-        heard = self._heard([messages for messages, _ in samples])
+        self._look([text for some in texts if some is not None for text in some])
+        heard = self._heard([messages for messages, _ in samples], said)
         return [
-            self._joined(messages, tools, found, heard.get(number, _SILENCE))
-            for number, ((messages, tools), found) in enumerate(zip(samples, placed, strict=True))
+            self._joined(messages, tools, some, heard.get(number, _SILENCE))
+            if some is not None or number in heard
+            else []
+            for number, ((messages, tools), some) in enumerate(zip(samples, texts, strict=True))
         ]
 
-    def _heard(self, conversations: Sequence[Sequence[Turn]]) -> dict[int, dict[int, list[Found]]]:
+    def _heard(
+        self, conversations: Sequence[Sequence[Turn]], said: Sequence[Saying | None]
+    ) -> dict[int, dict[int, list[Found]]]:
         """Return what is wrong with what a turn says as a whole, by the number of its sample and its own."""
-        turns = [
-            (number, index, message)
-            for number, messages in enumerate(conversations)
-            for index, message in enumerate(messages)
-            if message["content"] and message["role"] != "system"
-        ]
+        places, roles, texts, known = list[tuple[int, int]](), list[StrictRole](), list[str](), list[bytes | None]()
+        for number, (messages, one) in enumerate(zip(conversations, said, strict=True)):
+            for index, message in enumerate(messages):
+                if message["content"] and message["role"] != "system":
+                    places.append((number, index))
+                    roles.append(message["role"])
+                    texts.append(message["content"])
+                    known.append(one and one.turns[index])
         heard: dict[int, dict[int, list[Found]]] = {}
-        hearing = self._hear([(message["role"], message["content"]) for _, _, message in turns])
-        for (number, index, message), (is_covered, scores) in zip(turns, hearing, strict=True):
+        hearing = self._hear(portions(roles, texts, known))
+        for (number, index), text, (is_covered, scores) in zip(places, texts, hearing, strict=True):
             if scores or not is_covered:
-                found = list(self._said(index, len(message["content"]), scores, is_covered=is_covered))
+                found = list(self._said(index, len(text), scores, is_covered=is_covered))
                 heard.setdefault(number, {})[index] = found
         return heard
 
-    def _hear(self, turns: Turns) -> Iterator[_Heard]:
-        for spoken in portions(turns):
+    def _hear(self, turns: Iterator[Spoken]) -> Iterator[_Heard]:
+        for spoken in turns:
             covered = self._covered(spoken) if self._language is not None else repeat(_COVERED)
             scores = self._harm.scores(spoken) if self._scored else repeat(_NOTHING, len(spoken.texts))
             yield from zip(covered, scores, strict=False)
@@ -139,59 +149,64 @@ class Detectors:
             if source is not None and probability >= source.principle.threshold:
                 yield Found(source, index, CONTENT, 0, length, round(probability, 2))
 
-    def _placed(self, messages: Sequence[Turn], tools: Tools, candidates: set[int] | None) -> list[_Placed] | None:
-        """Return what patterns find text by text, or None for nothing but talk in which none can hit: most samples.
+    def _texts(self, messages: Sequence[Turn], tools: Tools, candidates: set[int] | None) -> list[_Text]:
+        """Return the texts of a sample in which patterns may hit.
 
-        `candidates` are the patterns that may hit, None where rules read the sample in another form.
+        `candidates` are these patterns, None where rules read the sample in another form.
         """
-        if candidates is not None and not candidates:
-            return None
-        texts = segments(messages, tools)
-        views: Sequence[Segment | _View] = texts if candidates is not None else _views(texts)
+        read = segments(messages, tools)
+        views = [(segment.text, None) for segment in read] if candidates is not None else _views(read)
+        data = [text.encode() for text, _ in views]
         if candidates is None:
-            candidates = self._scanner.candidates("\n".join([view.text for view in views]).encode())
-        roles = [messages[segment.message_index]["role"] for segment in texts]
+            candidates = self._scanner.candidates(b"\n".join(data))
         return [
-            _Placed(segment, sorted(self._in(segment, view, role, candidates), key=_place) if candidates else ())
-            for segment, view, role in zip(texts, views, roles, strict=True)
+            _Text(segment, messages[segment.message_index]["role"], *view, encoded, candidates, [])
+            for segment, view, encoded in zip(read, views, data, strict=True)
         ]
+
+    def _look(self, texts: Sequence[_Text]) -> None:
+        """Note what is found in texts. One pattern looks at all before the next: its tables then are in a cache."""
+        looked_at: dict[int, list[_Text]] = {}
+        for text in texts:
+            for number in text.candidates:
+                looked_at.setdefault(number, []).append(text)
+        for number, some in looked_at.items():
+            for text in some:
+                text.found.extend(self._decoded(text) if number == self._encoded else self._spans(number, text))
+
+    def _spans(self, number: int, text: _Text) -> Iterator[Found]:
+        source, segment = self._patterned[number], text.segment
+        if not source.rule.roles or text.role in source.rule.roles:
+            for span in self._scanner.spans(number, text.text, text.data):
+                first, last = original_span(text.places, *span)
+                yield Found(source, segment.message_index, segment.field, first, last, source.rule.score)
+
+    def _decoded(self, text: _Text) -> Iterator[Found]:
+        """Yield what is found in encoded parts of a text, at the place of the part."""
+        for start, end, decoded in decoded_views(text.text):
+            first, last = original_span(text.places, start, end)
+            data = decoded.encode()
+            inner = text._replace(text=decoded, places=None, data=data)
+            for number in self._scanner.candidates(data) - {self._encoded}:
+                yield from (found._replace(start=first, end=last) for found in self._spans(number, inner))
 
     def _joined(
         self,
         messages: Sequence[Turn],
         tools: Tools,
-        placed: Sequence[_Placed] | None,
+        texts: Sequence[_Text] | None,
         heard: Mapping[int, list[Found]],
     ) -> list[Found]:
-        if placed is None:
+        if texts is None:
             return [one for found in heard.values() for one in found]
         found: list[Found] = []
-        for segment, spans in placed:
-            found += spans
-            if segment.field == CONTENT:
-                found += heard.get(segment.message_index, ())
+        for text in texts:
+            found += sorted(text.found, key=_place)
+            if text.segment.field == CONTENT:
+                found += heard.get(text.segment.message_index, ())
         if self._tools:
             found += self._misused(messages, tools)
         return found
-
-    def _in(self, segment: Segment, view: Segment | _View, role: str, candidates: set[int]) -> Iterator[Found]:
-        places = view.places if isinstance(view, _View) else None
-        for source, start, end in self._spans(view.text, role, candidates):
-            first, last = original_span(places, start, end)
-            yield Found(source, segment.message_index, segment.field, first, last, source.rule.score)
-        if self._encoded in candidates:
-            for start, end, decoded in decoded_views(view.text):
-                first, last = original_span(places, start, end)
-                for source, *_ in self._spans(decoded, role, self._scanner.candidates(decoded.encode())):
-                    yield Found(source, segment.message_index, segment.field, first, last, source.rule.score)
-
-    def _spans(self, text: str, role: str, candidates: set[int]) -> Iterator[tuple[Source, int, int]]:
-        data = text.encode()
-        for number in candidates - {self._encoded}:
-            source = self._patterned[number]
-            if not source.rule.roles or role in source.rule.roles:
-                for start, end in self._scanner.spans(number, text, data):
-                    yield source, start, end
 
     def _misused(self, messages: Sequence[Turn], tools: Tools) -> Iterator[Found]:
         for name, index, field, start, end in tool_findings(messages, tools):
@@ -200,28 +215,12 @@ class Detectors:
                 yield Found(source, index, field, start, end, TOOL_RULES[name])
 
 
-def _sayings(samples: Sequence[tuple[Sequence[Turn], Tools]]) -> list[bytes | None]:
-    """Return what is said in each sample in UTF-8, a line for each turn; None where rules read it in another form."""
-    wholes = [_whole(messages, tools) for messages, tools in samples]
-    read = undisguised_all([whole or "" for whole in wholes])
-    return [None if whole is None else data for whole, data in zip(wholes, read, strict=True)]
-
-
-def _whole(messages: Sequence[Turn], tools: Tools) -> str | None:
-    """Return what is said, a line for each turn, or None where there is more to read, or escapes."""
-    texts = contents(messages, tools)
-    if texts is None:
-        return None
-    whole = "\n".join(texts)
-    return None if "\\" in whole and any(map(has_escapes, texts)) else whole
-
-
-def _views(texts: Sequence[Segment]) -> Sequence[Segment] | Sequence[_View]:
-    """Return each segment as rules read it; nearly always that is the segment itself."""
+def _views(texts: Sequence[Segment]) -> Sequence[tuple[str, Sequence[int] | None]]:
+    """Return each segment as rules read it, with the way back; nearly always that is the segment itself."""
     whole = "\n".join([segment.text for segment in texts])
     if not is_disguised(whole) and not any(has_escapes(segment.text) for segment in texts):
-        return texts
-    return [_View(*both_ways(segment.scannable())) for segment in texts]
+        return [(segment.text, None) for segment in texts]
+    return [both_ways(segment.scannable()) for segment in texts]
 
 
 def _pattern(rule: Rule) -> Pattern:

@@ -9,7 +9,7 @@ under a bidirectional override loses the override and keeps its order; `backward
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import re2
 
@@ -155,9 +155,14 @@ def undisguised_all(texts: Sequence[str]) -> list[bytes | None]:
     except UnicodeEncodeError:  # a lone surrogate
         return [undisguised(text) for text in texts]
     unusual = [(number, data) for number, data in enumerate(found) if data is not None and not data.isascii()]
-    for place in hit_texts(_DISGUISED, [data for _, data in unusual]):
+    for place in disguised([data for _, data in unusual]):
         found[unusual[place][0]] = None
     return found
+
+
+def disguised(texts: Sequence[bytes]) -> Iterator[int]:
+    """Yield the numbers of the texts (UTF-8) that `normalized` would change, by one search through all of them."""
+    return hit_texts(_DISGUISED, texts)
 
 
 def _without_disguise(text: str) -> tuple[str, list[int] | None]:

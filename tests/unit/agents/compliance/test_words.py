@@ -84,7 +84,7 @@ def test_two_keys_of_one_place_are_no_table_but_another_salt_tells_them_apart() 
 
 def test_portions_hold_all_turns_in_order_and_little_text_each() -> None:
     turns = [("user", "a " * size) for size in (0, 10, MOST_CHARACTERS, 5, MOST_CHARACTERS // 4, 0, 7)]
-    parts = list(portions([("user", text) for _, text in turns]))
+    parts = list(portions(["user"] * len(turns), [text for _, text in turns]))
     assert [text for part in parts for text in part.texts] == [text for _, text in turns]
     assert all(sum(map(len, part.texts)) <= MOST_CHARACTERS or len(part.texts) <= 2 for part in parts)
-    assert not list(portions([]))
+    assert not list(portions([], []))

@@ -1,0 +1,37 @@
+"""What is said in samples, in UTF-8 as rules and scores read it: encoded once for all who look at it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ctrainer.agents.compliance.conversation import Tools, Turn
+from ctrainer.agents.compliance.detectors.normalization import disguised
+from ctrainer.agents.compliance.segments import contents, has_escapes
+
+
+class Saying(NamedTuple):
+    """The content of each turn of a sample, and a line for each of them."""
+
+    turns: Sequence[bytes]
+    whole: bytes
+
+
+def sayings(samples: Sequence[tuple[Sequence[Turn], Tools]]) -> list[Saying | None]:
+    """Return what is said in each sample; None where rules read it in another form, and so does whoever scores it."""
+    said = [_saying(messages, tools) for messages, tools in samples]
+    unusual = [(number, one.whole) for number, one in enumerate(said) if one is not None and not one.whole.isascii()]
+    for place in disguised([whole for _, whole in unusual]):
+        said[unusual[place][0]] = None
+    return said
+
+
+def _saying(messages: Sequence[Turn], tools: Tools) -> Saying | None:
+    """Return what is said, or None where there is more to read, or escapes, or what UTF-8 cannot hold."""
+    texts = contents(messages, tools)
+    if texts is None:
+        return None
+    try:
+        turns = [text.encode() for text in texts]
+    except UnicodeEncodeError:  # a lone surrogate
+        return None
+    whole = b"\n".join(turns)
+    return None if b"\\" in whole and any(map(has_escapes, texts)) else Saying(turns, whole)
