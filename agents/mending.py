@@ -4,6 +4,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from ctrainer.agents.compliance.conversation import Turn
 from ctrainer.agents.compliance.detectors.findings import Found
 from ctrainer.agents.compliance.judgement import Examination
@@ -65,7 +67,7 @@ def reworded(sample: ShapedSample, texts: Mapping[int, str]) -> ShapedSample:
         )
         for index, turn in enumerate(sample.messages)
     ]
-    return sample._replace(messages=messages)
+    return replace(sample, messages=messages)
 
 
 def passage(question: str, answer: str, found: Sequence[Found]) -> Passage:

@@ -24,7 +24,7 @@ def shaped(sample: ParkedSample) -> ShapedSample:
         workload_id=sample.workload_id,
         logged_at=sample.logged_at,
         model=sample.model,
-        conversation_id=sample.conversation_id,
+        conversation=sample.conversation_id,
         user_digest=sample.user_digest,
         messages=[turn(message) for message in sample.messages],
         tools=list(sample.tools),

@@ -67,7 +67,7 @@ def spoken(text: str, role: StrictRole) -> ShapedSample:
         workload_id="",
         logged_at=0,
         model="",
-        conversation_id="",
+        conversation="",
         user_digest=None,
         messages=[turn],
         tools=[],

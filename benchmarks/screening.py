@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import median, quantiles
 
 from aiokafka import AIOKafkaProducer
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from benchmarks.broker import broker, fresh_topics
@@ -165,7 +166,7 @@ async def _cached(cases: list[Case], engine: PolicyEngine) -> Numbers:
     tally = Tally()
     verdicts = COURT.verdicts(engine, answers=tally.answers)
     chance = random.Random(3)
-    world = [case._replace(workload=f"workload-{number}") for number, case in enumerate(cases * 8)][:1_000]
+    world = [replace(case, workload=f"workload-{number}") for number, case in enumerate(cases * 8)][:1_000]
     weights = [1 / rank for rank in range(1, len(world) + 1)]
     took = []
     for case in chance.choices(world, weights, k=200_000):

@@ -157,7 +157,7 @@ class HarmModel:
         is_asked[turns] = True
         rows = self.rows.weights(words.keys[np.repeat(is_asked, counts)])
         starts = np.concatenate([[0], np.cumsum(counts[turns])[:-1]])
-        sums = np.add.reduceat(self.hazard_weights[rows], starts, dtype=np.int64)
+        sums = np.add.reduceat(self.hazard_weights.take(rows, axis=0), starts, dtype=np.int64)
         return self.calibration.bias + sums * (self.unit / np.sqrt(counts[turns]))[:, None]
 
     def _attributed(self, logits: Floats, of_hazards: Floats) -> Floats:

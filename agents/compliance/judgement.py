@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import replace
 from orjson import Fragment
 
 from ctrainer.agents.compliance.conversation import Turn
@@ -24,7 +26,7 @@ from ctrainer.schemas.identity import canonical_bytes, content_digest
 Json = dict[str, Any]
 
 
-class Examination(NamedTuple):
+class Examination(Struct, frozen=True):
     """What is known about a sample before the policy is asked. `guarded` is None where there is no guard model."""
 
     sample: ShapedSample
@@ -33,7 +35,7 @@ class Examination(NamedTuple):
     guarded: Guarded | None = None
 
 
-class Judgement(NamedTuple):
+class Judgement(Struct, frozen=True):
     """The decision and the conversation as it may go on: redacted as decided, and as it came where it is rejected."""
 
     verdict: Verdict
@@ -98,7 +100,7 @@ class Court:
         to_redact = [found for found in examination.findings if found.breaches and _is_of(found, result.redact)]
         redacted = redact(sample.messages, sample.tools, to_redact)
         if sample.redactions:
-            redacted = redacted._replace(redactions=[*sample.redactions, *redacted.redactions])
+            redacted = replace(redacted, redactions=[*sample.redactions, *redacted.redactions])
         return Judgement(result.verdict, decision, redacted)
 
 

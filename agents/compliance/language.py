@@ -28,7 +28,8 @@ _SCRIPTS = (
     "[\u0370-\u03ff\u0400-\u1cff\u1f00-\u1fff\u2c00-\u2c5f\u2d00-\u2ddf\u3005-\ua63f\ua6a0-\ua6ff\ua840-\uaaff\uabc0-\ufaff"
     "\ufb1d-\ufdff\ufe70-\ufeff\uff66-\uffdc\U00010000-\U0001d3ff\U00020000-\U0003ffff]"
 )
-_OTHER_SCRIPT = re.compile(_SCRIPTS)
+_OTHER_SCRIPT = re.compile(rf"(?![\0-\x7f]){_SCRIPTS}")
+"""`re` tries one range after the other: ASCII, which is in none, is told apart first."""
 _ANY_OTHER_SCRIPT = re2.compile(_SCRIPTS.encode())
 _LETTER = re.compile(r"[^\W\d_]")
 _LINK = re.compile(r"[a-z]{2,8}://\S+", re.IGNORECASE)
@@ -60,9 +61,10 @@ def is_covered(text: str) -> bool:
 
 def covered(spoken: Spoken) -> list[bool]:
     """Return `is_covered` of each turn."""
-    covered: list[bool] = (_evidence_in(spoken) < _LEAST_EVIDENCE).tolist()
-    if not all(covered):
-        covered = [known or _is_only_in_links(text) for known, text in zip(covered, spoken.texts, strict=True)]
+    foreign = _evidence_in(spoken) >= _LEAST_EVIDENCE
+    covered = [True] * len(spoken.texts)
+    for number in np.flatnonzero(foreign).tolist():
+        covered[number] = _is_only_in_links(spoken.texts[number])
     unusual = [(number, _sample(text)) for number, text in enumerate(spoken.texts) if not text.isascii()]
     for place in hit_texts(_ANY_OTHER_SCRIPT, [sample.encode("utf-8", "replace") for _, sample in unusual]):
         number, sample = unusual[place]

@@ -3,9 +3,10 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
+from msgspec import Struct
 
 from ctrainer.agents.compliance.conversation import Call, Tools, Turn
 from ctrainer.agents.compliance.detectors.findings import Found
@@ -15,7 +16,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[-+.\w]+', re.DOTALL)
 Place = tuple[int, str]
 
 
-class Redacted(NamedTuple):
+class Redacted(Struct, frozen=True):
     """A conversation without the spans, and how many were replaced by rule and message, as `Redaction` tells it."""
 
     messages: Sequence[Turn]

@@ -34,18 +34,6 @@ def has_escapes(text: str) -> bool:
     return "\\" in text and text.lstrip().startswith(("{", "["))
 
 
-def contents(messages: Sequence[Turn], tools: Tools) -> list[str] | None:
-    """Return what is said, a text for each turn, or None where tools are in it: then there is more to read."""
-    if tools:
-        return None
-    said: list[str] = []
-    for message in messages:
-        if message["tool_calls"] or message["role"] == "tool":
-            return None
-        said.append(message["content"])
-    return said
-
-
 def segments(messages: Sequence[Turn], tools: Tools) -> list[Segment]:
     """Return every text of a sample that is not empty, in order."""
     found: list[Segment] = []

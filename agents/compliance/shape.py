@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from struct import Struct
-from typing import Any, Final, NamedTuple
+from struct import Struct as Layout
+from typing import Any, Final
 
+from msgspec import Struct
 from pydantic import ValidationError
 
 from ctrainer.agents.compliance.conversation import Turn
@@ -22,12 +23,13 @@ HASH_HEADERS = ("ce_constitutionhash", "constitutional-hash", "x-constitutional-
 CONVERSATION_KEYS = ("conversation_id", "session_id", "thread_id")
 FIRST_MILLISECOND_STAMP = 100_000_000_000
 """Seconds reach this value in the year 5138: what is not below it was logged in milliseconds."""
-_LENGTH: Final = Struct(">Q").pack
+_LENGTH: Final = Layout(">Q").pack
 
 
-class ShapedSample(NamedTuple):
+class ShapedSample(Struct, frozen=True):
     """A record in one form: the conversation with the answer as its last turn. `logged_at` is in epoch seconds.
 
+    `conversation` is the id of the conversation, or what it is the digest of: a sample that is rejected needs none.
     `redactions` were made by an earlier decision on the same sample.
     """
 
@@ -35,12 +37,17 @@ class ShapedSample(NamedTuple):
     workload_id: str
     logged_at: int
     model: str
-    conversation_id: str
+    conversation: str | tuple[str, ...]
     user_digest: str | None
     messages: list[Turn]
     tools: list[dict[str, Any]]
     repairs: list[Note]
     redactions: Sequence[dict[str, Any]] = ()
+
+    @property
+    def conversation_id(self) -> str:
+        """What all turns of one conversation share."""
+        return self.conversation if isinstance(self.conversation, str) else _digest(*self.conversation)
 
 
 def shape(value: bytes | None, headers: Headers = (), *, max_bytes: int = MAX_RECORD_BYTES) -> ShapedSample:
@@ -68,7 +75,7 @@ def shape(value: bytes | None, headers: Headers = (), *, max_bytes: int = MAX_RE
         workload_id=record["workload_id"],
         logged_at=_seconds(record["timestamp"], repairs),
         model=request.get("model") or "",
-        conversation_id=_conversation_id(tenant, request.get("metadata"), messages),
+        conversation=_conversation(tenant, request.get("metadata"), messages),
         user_digest=_digest(tenant, user) if user else None,
         messages=messages,
         tools=_tools(record),
@@ -85,7 +92,7 @@ def _of_plain(record: PlainRecord) -> ShapedSample:
         record.workload_id,
         _seconds(record.timestamp, repairs),
         request.model or "",
-        _conversation_id(tenant, request.metadata, messages),
+        _conversation(tenant, request.metadata, messages),
         _digest(tenant, request.user) if request.user else None,
         messages,
         [],
@@ -168,16 +175,14 @@ def _seconds(timestamp: float, repairs: list[Note]) -> int:
     return int(timestamp / 1000)
 
 
-def _conversation_id(tenant: str, metadata: Mapping[str, Any] | None, messages: list[Turn]) -> str:
-    """Return what all turns of one conversation share: the id the producer gave, else a digest of how it began."""
+def _conversation(tenant: str, metadata: Mapping[str, Any] | None, messages: list[Turn]) -> tuple[str, ...]:
+    """Return what makes a conversation: the id that the producer gave, else how it began."""
     given = (
         next((metadata[key] for key in CONVERSATION_KEYS if isinstance(metadata.get(key), str)), None)
         if metadata
         else None
     )
-    if given:
-        return _digest(tenant, given)
-    return _digest(tenant, _first(messages, "system"), _first(messages, "user"))
+    return (tenant, given) if given else (tenant, _first(messages, "system"), _first(messages, "user"))
 
 
 def _first(messages: list[Turn], role: str) -> str:
@@ -191,4 +196,4 @@ def _first(messages: list[Turn], role: str) -> str:
 def _digest(*parts: str) -> str:
     """Return the SHA-256 of parts that no other list of parts shares."""
     encoded = [part.encode() for part in parts]
-    return hashlib.sha256(b"".join([piece for one in encoded for piece in (_LENGTH(len(one)), one)])).hexdigest()
+    return hashlib.sha256(b"".join([_LENGTH(len(one)) + one for one in encoded])).hexdigest()

@@ -2,8 +2,9 @@
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
+from msgspec import Struct
 from pydantic import ValidationError
 
 from ctrainer.agents.compliance.policy import Decision, PolicyEngine, PolicyUnavailableError, outage
@@ -13,7 +14,7 @@ REMEMBERED: Final = 16_384
 """Decisions kept in this process; about 10 MB."""
 
 
-class Case(NamedTuple):
+class Case(Struct, frozen=True):
     """All of a sample that the policy may depend on: equal for samples that differ only in text and places.
 
     `findings` are the distinct (principle, rule, score, role) in order.

@@ -96,9 +96,10 @@ def words_of(texts: Sequence[str], known: Sequence[bytes | None] | None = None) 
     if not together.isascii():
         _blank_punctuation(letters)
     inside = letters != 0
-    edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
+    edges = np.flatnonzero(inside[1:] ^ inside[:-1]) + 1
     starts, ends = edges[::2], edges[1::2]
-    places = np.cumsum([0, *(len(one) + 1 for one in encoded)])
+    places = np.zeros(len(encoded) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)) + 1, out=places[1:])
     return Words(_keys(together, starts, np.minimum(ends - starts, _MOST_BYTES)), np.searchsorted(starts, places))
 
 

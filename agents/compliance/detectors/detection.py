@@ -4,7 +4,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import repeat
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ctrainer.agents.compliance.conversation import StrictRole, Tools, Turn
 from ctrainer.agents.compliance.detectors.backwards import both_ways
@@ -56,7 +59,7 @@ Covered: TypeAlias = Callable[[Spoken], Sequence[bool]]
 """Says of each turn whether it is in a language that the scores are made for."""
 
 
-class _Text(NamedTuple):
+class _Text(Struct, frozen=True):
     """A segment in which `candidates` may hit, as rules read it: without escapes, hidden characters and look-alikes.
 
     `places` is the way back from it. `found` is what patterns find, in any order.
@@ -102,7 +105,9 @@ class Detectors:
         hits = self._scanner.candidates_of_all([b"" if one is None else one.whole for one in said])
         texts = [
             # Nothing but talk in which no pattern can hit: most samples.
-            None if one is not None and not candidates else self._texts(messages, tools, one and candidates)
+            None
+            if one is not None and not candidates
+            else self._texts(messages, tools, None if one is None else candidates)
             for (messages, tools), one, candidates in zip(samples, said, hits, strict=True)
         ]
         self._look([text for some in texts if some is not None for text in some])
@@ -125,7 +130,7 @@ class Detectors:
                     places.append((number, index))
                     roles.append(message["role"])
                     texts.append(message["content"])
-                    known.append(one and one.turns[index])
+                    known.append(None if one is None else one.turns[index])
         heard: dict[int, dict[int, list[Found]]] = {}
         hearing = self._hear(portions(roles, texts, known))
         for (number, index), text, (is_covered, scores) in zip(places, texts, hearing, strict=True):
@@ -160,7 +165,14 @@ class Detectors:
         if candidates is None:
             candidates = self._scanner.candidates(b"\n".join(data))
         return [
-            _Text(segment, messages[segment.message_index]["role"], *view, encoded, candidates, [])
+            _Text(
+                segment,
+                messages[segment.message_index]["role"],
+                *view,
+                encoded,
+                self._scanner.narrowed(candidates, encoded) if candidates else candidates,
+                [],
+            )
             for segment, view, encoded in zip(read, views, data, strict=True)
         ]
 
@@ -186,7 +198,7 @@ class Detectors:
         for start, end, decoded in decoded_views(text.text):
             first, last = original_span(text.places, start, end)
             data = decoded.encode()
-            inner = text._replace(text=decoded, places=None, data=data)
+            inner = replace(text, text=decoded, places=None, data=data)
             for number in self._scanner.candidates(data) - {self._encoded}:
                 yield from (found._replace(start=first, end=last) for found in self._spans(number, inner))
 

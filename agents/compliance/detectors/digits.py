@@ -4,7 +4,7 @@ import re
 
 _TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]", re.DOTALL)
 """An escape, or a class with all that is in it."""
-_DIGITS = re.compile(r"\\d|\[[0-9]-[0-9]\]")
+_DIGITS = re.compile(r"\\d|\[[0-9](?:-[0-9]|[0-9])*\]")
 _NOTHING = r"[^\x00-\xff]"
 
 

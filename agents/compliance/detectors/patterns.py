@@ -4,6 +4,7 @@ Both are automata: their time grows with the length of the text alone, whatever 
 UTF-8 as bytes: word characters, digits and the folding of case are those of ASCII.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -17,6 +18,7 @@ from ctrainer.agents.compliance.detectors.shortened import shortened
 from ctrainer.agents.compliance.detectors.validators import VALIDATORS
 
 _ABSOLUTE_ANCHORS = (rb"\A", rb"\z", rb"\Z", rb"\C", rb"\Q")
+_DIGIT = re.compile(b"[0-9]")
 _CONTINUATION = 0b1000_0000
 _LEADING_BITS = 0b1100_0000
 
@@ -82,7 +84,7 @@ class PatternScanner:
         self._compiled = tuple(_compile(pattern) for pattern in patterns)
         self._databases = _databases(_expressions(patterns))
         self._digit = len(patterns)
-        self._hits: set[int] = set()
+        self._hits = set[int]()
 
     def candidates(self, data: bytes) -> set[int]:
         """Return the numbers of the patterns that may have a span in a text (UTF-8), or in a line of it alone."""
@@ -90,24 +92,29 @@ class PatternScanner:
 
     def candidates_of_all(self, texts: Sequence[bytes]) -> list[set[int]]:
         """Return `candidates` of each text. One database after the other looks at all: each fills a core's cache."""
-        found = [self._scanned(self._databases.for_all, data) for data in texts]
-        for hits, data in zip(found, texts, strict=True):
-            if self._digit in hits:
-                hits.update(self._scanned(self._databases.for_digits, data))
-                hits.remove(self._digit)
+        found = [set[int]() for _ in texts]
+        self._scan(self._databases.for_all, texts, found)
+        with_digits = [(data, hits) for data, hits in zip(texts, found, strict=True) if self._digit in hits]
+        self._scan(self._databases.for_digits, [data for data, _ in with_digits], [hits for _, hits in with_digits])
+        for _, hits in with_digits:
+            hits.remove(self._digit)
         return found
 
-    def _scanned(self, database: hyperscan.Database, data: bytes) -> set[int]:
-        self._hits = set()
-        database.scan(data, match_event_handler=self._note)
-        return self._hits
+    def _scan(self, database: hyperscan.Database, texts: Sequence[bytes], found: Sequence[set[int]]) -> None:
+        note, scan = self._note, database.scan
+        for data, self._hits in zip(texts, found, strict=True):
+            scan(data, match_event_handler=note)
+
+    def _note(self, number: int, *_place: object) -> None:
+        self._hits.add(number)
+
+    def narrowed(self, candidates: set[int], part: bytes) -> set[int]:
+        """Return which of the candidates of a text may have a span in a part of it."""
+        return candidates if _DIGIT.search(part) else candidates - self._databases.needing
 
     def spans(self, number: int, text: str, data: bytes) -> Iterator[tuple[int, int]]:
         """Yield the confirmed spans of one pattern, in characters, in order. `data` is the text in UTF-8."""
         return self._compiled[number].spans(text, data)
-
-    def _note(self, number: int, *_place: object) -> None:
-        self._hits.add(number)
 
 
 def fault_of_pattern(pattern: str, *, ignore_case: bool = False) -> str | None:
@@ -145,10 +152,14 @@ def are_in_dialect(patterns: Sequence[Pattern]) -> bool:
 
 
 class _Databases(NamedTuple):
-    """One for all texts, whose last pattern says whether there is a digit, and one for texts with digits."""
+    """One for all texts, whose last pattern says whether there is a digit, and one for texts with digits.
+
+    `needing` are the numbers of the patterns of the second.
+    """
 
     for_all: hyperscan.Database
     for_digits: hyperscan.Database
+    needing: frozenset[int]
 
 
 @lru_cache(maxsize=4)
@@ -158,7 +169,7 @@ def _databases(expressions: tuple[_Expressed, ...]) -> _Databases:
     for number, one in enumerate(expressions):
         (needing if _needs_digit(*one) else others).append((number, one))
     digit = (len(expressions), ("[0-9]", False))
-    return _Databases(_database([*others, digit]), _database(needing or [digit]))
+    return _Databases(_database([*others, digit]), _database(needing or [digit]), frozenset(dict(needing)))
 
 
 def _needs_digit(text: str, ignore_case: bool) -> bool:  # noqa: FBT001 - the value of a rule's field

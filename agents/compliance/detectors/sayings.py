@@ -1,14 +1,15 @@
 """What is said in samples, in UTF-8 as rules and scores read it: encoded once for all who look at it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from ctrainer.agents.compliance.conversation import Tools, Turn
 from ctrainer.agents.compliance.detectors.normalization import disguised
-from ctrainer.agents.compliance.segments import contents, has_escapes
+from ctrainer.agents.compliance.segments import has_escapes
 
 
-class Saying(NamedTuple):
+class Saying(Struct, frozen=True):
     """The content of each turn of a sample, and a line for each of them."""
 
     turns: Sequence[bytes]
@@ -25,13 +26,18 @@ def sayings(samples: Sequence[tuple[Sequence[Turn], Tools]]) -> list[Saying | No
 
 
 def _saying(messages: Sequence[Turn], tools: Tools) -> Saying | None:
-    """Return what is said, or None where there is more to read, or escapes, or what UTF-8 cannot hold."""
-    texts = contents(messages, tools)
-    if texts is None:
+    """Return what is said, or None where there are tools, which say more, or escapes, or what UTF-8 cannot hold."""
+    if tools:
         return None
-    try:
-        turns = [text.encode() for text in texts]
-    except UnicodeEncodeError:  # a lone surrogate
-        return None
+    turns = list[bytes]()
+    for message in messages:
+        if message["tool_calls"] or message["role"] == "tool":
+            return None
+        try:
+            turns.append(message["content"].encode())
+        except UnicodeEncodeError:  # a lone surrogate
+            return None
     whole = b"\n".join(turns)
-    return None if b"\\" in whole and any(map(has_escapes, texts)) else Saying(turns, whole)
+    if b"\\" in whole and any(has_escapes(message["content"]) for message in messages):
+        return None
+    return Saying(turns, whole)

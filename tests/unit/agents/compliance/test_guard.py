@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from ctrainer.agents.compliance import guard as guard_module
 from ctrainer.agents.compliance.guard import PIECE_CHARACTERS, Answer, Guard, IsAsked, Question, pieces
@@ -78,12 +79,12 @@ async def decided(
 
 
 def said(*turns: tuple[str, str]) -> ShapedSample:
-    one = spoken("", "user")
-    return one._replace(
+    return replace(
+        spoken("", "user"),
         messages=[
-            {"role": role, "content": text, "tool_calls": [], "tool_call_id": None, "name": None}  # type: ignore[typeddict-item] # roles of the test
+            {"role": role, "content": text, "tool_calls": [], "tool_call_id": None, "name": None}
             for role, text in turns
-        ]
+        ],
     )
 
 
