@@ -46,7 +46,10 @@ class Severity(StrEnum):
 
 
 class Finding(Message):
-    """One place where a rule of a principle hits. `start` and `end` are character offsets in the message's text."""
+    """One place where a rule of a principle hits. `start` and `end` are character offsets in a text of the message.
+
+    `field` says in which: `content`, `name`, `tool_call_id`, `tool_calls.<n>.id`, `.name` or `.arguments`, or `tools`.
+    """
 
     principle: str
     rule: str

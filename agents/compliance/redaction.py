@@ -2,17 +2,32 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 from msgspec import Struct
 
-from ctrainer.agents.compliance.conversation import Call, Tools, Turn
+from ctrainer.agents.compliance.conversation import Tools, Turn
 from ctrainer.agents.compliance.detectors.findings import Found
-from ctrainer.agents.compliance.segments import CONTENT, TOOLS, arguments_field, tools_text
+from ctrainer.agents.compliance.detectors.normalization import normalized
+from ctrainer.agents.compliance.detectors.reading import unescaped
+from ctrainer.agents.compliance.segments import (
+    CALL_ID,
+    CONTENT,
+    NAME,
+    TOOLS,
+    arguments_field,
+    id_field,
+    name_field,
+    segments,
+    tools_text,
+)
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[-+.\w]+', re.DOTALL)
+_PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]*_[0-9]+>")
+_BETWEEN = re.compile(r"[ ()\-]")
+_NUMBER = re.compile(r"\+?(?:[A-Z]*[0-9]){9,}[A-Z]*")
 Place = tuple[int, str]
 
 
@@ -25,18 +40,39 @@ class Redacted(Struct, frozen=True):
 
 
 class _Placeholders:
-    """Numbers the texts of each label in the order in which they come: `<EMAIL_1>`, `<EMAIL_2>`."""
+    """Numbers the values of each label in the order in which they come: `<EMAIL_1>`, `<EMAIL_2>`.
 
-    def __init__(self) -> None:
+    Placeholders that are `taken`, by an earlier redaction or by whoever logged the sample, stand for something else.
+    """
+
+    def __init__(self, taken: frozenset[str]) -> None:
+        self._taken = taken
         self._names: dict[tuple[str, str], str] = {}
         self._numbers: Counter[str] = Counter()
 
     def of(self, label: str, text: str) -> str:
-        key = (label, " ".join(text.split()).casefold())
+        key = (label, _value(text))
         if key not in self._names:
-            self._numbers[label] += 1
-            self._names[key] = f"<{label}_{self._numbers[label]}>"
+            self._names[key] = self._next(label)
         return self._names[key]
+
+    def _next(self, label: str) -> str:
+        name = ""
+        while not name or name in self._taken:
+            self._numbers[label] += 1
+            name = f"<{label}_{self._numbers[label]}>"
+        return name
+
+
+def _value(text: str) -> str:
+    """Return what a text says, disguised or not: a number is the same one however it is grouped, any text in any case.
+
+    >>> _value("+1 (415) 555-2671") == _value("+14155552671"), _value("Ann@x.org") == _value("ann@x.org")
+    (True, True)
+    """
+    plain, _ = normalized(unescaped(text)[0] if "\\" in text else text)
+    number = _BETWEEN.sub("", plain).upper()
+    return number if _NUMBER.fullmatch(number) else " ".join(plain.split()).casefold()
 
 
 def redact(messages: Sequence[Turn], tools: Tools, findings: Sequence[Found]) -> Redacted:
@@ -49,7 +85,7 @@ def redact(messages: Sequence[Turn], tools: Tools, findings: Sequence[Found]) ->
     for finding in findings:
         by_place.setdefault((finding.message_index, finding.field), []).append(finding)
     merged = {place: _merge(found) for place, found in by_place.items()}
-    placeholders = _Placeholders()
+    placeholders = _Placeholders(_placeholders(messages, tools))
     turns = [_redact_turn(index, turn, merged, placeholders) for index, turn in enumerate(messages)]
     return Redacted(turns, _redact_tools(tools, merged.get((0, TOOLS), ()), placeholders), list(_count(merged)))
 
@@ -72,22 +108,36 @@ def _count(merged: Mapping[Place, Sequence[Found]]) -> Iterator[dict[str, Any]]:
         yield {"rule": rule, "message_index": index, "count": count}
 
 
+def _placeholders(messages: Sequence[Turn], tools: Tools) -> frozenset[str]:
+    texts = (segment.text for segment in segments(messages, tools))
+    return frozenset(name for text in texts if "<" in text for name in _PLACEHOLDER.findall(text))
+
+
 def _redact_turn(index: int, turn: Turn, merged: Mapping[Place, Sequence[Found]], placeholders: _Placeholders) -> Turn:
     if not any(place == index and field != TOOLS for place, field in merged):
         return turn
-    content = _replace(turn["content"], merged.get((index, CONTENT), ()), placeholders)
-    calls = [
-        _redact_call(call, merged.get((index, arguments_field(number)), ()), placeholders)
-        for number, call in enumerate(turn["tool_calls"])
-    ]
-    return {**turn, "content": content, "tool_calls": calls}
 
+    def replaced(field: str, text: str, write: Callable[..., str] = _replace) -> str:
+        spans = merged.get((index, field), ())
+        return write(text, spans, placeholders) if spans else text
 
-def _redact_call(call: Call, spans: Sequence[Found], placeholders: _Placeholders) -> Call:
-    if not spans:
-        return call
-    arguments = _replace_json(call["function"]["arguments"], spans, placeholders)
-    return {**call, "function": {**call["function"], "arguments": arguments}}
+    return {
+        "role": turn["role"],
+        "content": replaced(CONTENT, turn["content"]),
+        "tool_calls": [
+            {
+                "id": replaced(id_field(number), call["id"]),
+                "type": call["type"],
+                "function": {
+                    "name": replaced(name_field(number), call["function"]["name"]),
+                    "arguments": replaced(arguments_field(number), call["function"]["arguments"], _replace_json),
+                },
+            }
+            for number, call in enumerate(turn["tool_calls"])
+        ],
+        "tool_call_id": turn["tool_call_id"] and replaced(CALL_ID, turn["tool_call_id"]),
+        "name": turn["name"] and replaced(NAME, turn["name"]),
+    }
 
 
 def _redact_tools(tools: Tools, spans: Sequence[Found], placeholders: _Placeholders) -> Tools:

@@ -1,7 +1,6 @@
 """The texts of a sample that rules look at, each with its place."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -10,28 +9,19 @@ from ctrainer.agents.compliance.conversation import Tools, Turn
 
 CONTENT = "content"
 TOOLS = "tools"
-_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
+NAME = "name"
+CALL_ID = "tool_call_id"
 
 
 class Segment(NamedTuple):
-    """One text. `field` is `content`, `tool_calls.<n>.arguments` or, with message index 0, `tools`."""
+    """One text. `field` is `content`, `name`, `tool_call_id`, `tool_calls.<n>.arguments`, `.name` or `.id`.
+
+    With message index 0 it may also be `tools`.
+    """
 
     message_index: int
     field: str
     text: str
-
-    def scannable(self) -> str:
-        r"""Return the text with JSON's escapes blanked, character for character, so that words keep their boundaries.
-
-        >>> Segment(0, "content", '{"note": "first\\nsecond"}').scannable()
-        '{"note": "first  second"}'
-        """
-        return _ESCAPE.sub(_blank, self.text) if has_escapes(self.text) else self.text
-
-
-def has_escapes(text: str) -> bool:
-    """Return whether a text looks like JSON that has escapes."""
-    return "\\" in text and text.lstrip().startswith(("{", "["))
 
 
 def segments(messages: Sequence[Turn], tools: Tools) -> list[Segment]:
@@ -40,11 +30,31 @@ def segments(messages: Sequence[Turn], tools: Tools) -> list[Segment]:
     for index, message in enumerate(messages):
         if message["content"]:
             found.append(Segment(index, CONTENT, message["content"]))
-        for number, call in enumerate(message["tool_calls"]):
-            found.append(Segment(index, arguments_field(number), call["function"]["arguments"]))
+        found += _names(index, message)
     if tools:
         found.append(Segment(0, TOOLS, tools_text(tools)))
     return found
+
+
+def _names(index: int, message: Turn) -> Iterator[Segment]:
+    """Yield what a turn calls, and what it is called by: a name or an id can hold anything."""
+    for field, text in ((NAME, message["name"]), (CALL_ID, message["tool_call_id"])):
+        if text:
+            yield Segment(index, field, text)
+    for number, call in enumerate(message["tool_calls"]):
+        yield Segment(index, id_field(number), call["id"])
+        yield Segment(index, name_field(number), call["function"]["name"])
+        yield Segment(index, arguments_field(number), call["function"]["arguments"])
+
+
+def id_field(number: int) -> str:
+    """Return the field name of the id of a message's tool call."""
+    return f"tool_calls.{number}.id"
+
+
+def name_field(number: int) -> str:
+    """Return the field name of what a message's tool call names."""
+    return f"tool_calls.{number}.name"
 
 
 def arguments_field(number: int) -> str:
@@ -55,8 +65,3 @@ def arguments_field(number: int) -> str:
 def tools_text(tools: Sequence[dict[str, Any]]) -> str:
     """Return the tool definitions as the JSON text that findings in them point into."""
     return orjson.dumps(list(tools)).decode()
-
-
-def _blank(escape: re.Match[str]) -> str:
-    whole = escape.group()
-    return ' "' if whole == '\\"' else " " * len(whole)

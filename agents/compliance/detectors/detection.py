@@ -10,19 +10,19 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ctrainer.agents.compliance.conversation import StrictRole, Tools, Turn
-from ctrainer.agents.compliance.detectors.backwards import both_ways
 from ctrainer.agents.compliance.detectors.encoded import TRIGGER, decoded_views
 from ctrainer.agents.compliance.detectors.findings import Found, Source, sources_of
 from ctrainer.agents.compliance.detectors.names import HARM_SCORE, UNCOVERED_LANGUAGE
 from ctrainer.agents.compliance.detectors.normalization import is_disguised, original_span
 from ctrainer.agents.compliance.detectors.patterns import Pattern, PatternScanner
+from ctrainer.agents.compliance.detectors.reading import Reading, has_escapes, reading
 from ctrainer.agents.compliance.detectors.sayings import Saying, sayings
 from ctrainer.agents.compliance.detectors.tools import TOOL_RULES, tool_findings
-from ctrainer.agents.compliance.segments import CONTENT, Segment, has_escapes, segments
+from ctrainer.agents.compliance.segments import CONTENT, Segment, segments
 from ctrainer.agents.compliance.spoken import Spoken, portions
 from ctrainer.schemas.constitution import Constitution, Rule
 
-PATTERNS_VERSION = f"patterns-5+phonenumbers-{version('phonenumbers')}"
+PATTERNS_VERSION = f"patterns-6+phonenumbers-{version('phonenumbers')}"
 """Changes whenever the same rules could find something else in the same text."""
 
 
@@ -160,7 +160,7 @@ class Detectors:
         `candidates` are these patterns, None where rules read the sample in another form.
         """
         read = segments(messages, tools)
-        views = [(segment.text, None) for segment in read] if candidates is not None else _views(read)
+        views = [Reading(segment.text, None) for segment in read] if candidates is not None else _views(read)
         data = [text.encode() for text, _ in views]
         if candidates is None:
             candidates = self._scanner.candidates(b"\n".join(data))
@@ -227,12 +227,12 @@ class Detectors:
                 yield Found(source, index, field, start, end, TOOL_RULES[name])
 
 
-def _views(texts: Sequence[Segment]) -> Sequence[tuple[str, Sequence[int] | None]]:
-    """Return each segment as rules read it, with the way back; nearly always that is the segment itself."""
+def _views(texts: Sequence[Segment]) -> list[Reading]:
+    """Return each segment as rules read it; nearly always that is the segment itself."""
     whole = "\n".join([segment.text for segment in texts])
     if not is_disguised(whole) and not any(has_escapes(segment.text) for segment in texts):
-        return [(segment.text, None) for segment in texts]
-    return [both_ways(segment.scannable()) for segment in texts]
+        return [Reading(segment.text, None) for segment in texts]
+    return [reading(segment.text) for segment in texts]
 
 
 def _pattern(rule: Rule) -> Pattern:

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from ctrainer.agents.compliance.conversation import Tools, Turn
 from ctrainer.agents.compliance.detectors.normalization import disguised
-from ctrainer.agents.compliance.segments import has_escapes
+from ctrainer.agents.compliance.detectors.reading import has_escapes
 
 
 class Saying(Struct, frozen=True):

@@ -10,8 +10,9 @@ from urllib.parse import parse_qsl, urlsplit
 from ctrainer.agents.compliance.conversation import Call, Tools, Turn
 from ctrainer.agents.compliance.detectors.encoded import decoded_views
 from ctrainer.agents.compliance.detectors.instructions import instructions_in
+from ctrainer.agents.compliance.detectors.reading import reading
 from ctrainer.agents.compliance.detectors.tool_schemas import Fit, fit
-from ctrainer.agents.compliance.segments import CONTENT, arguments_field
+from ctrainer.agents.compliance.segments import CONTENT, arguments_field, name_field
 
 TOOL_RULES: Final[Mapping[str, float]] = MappingProxyType(
     {
@@ -47,14 +48,20 @@ def tool_findings(messages: Sequence[Turn], tools: Tools) -> list[ToolFinding]:
 
 def _findings(messages: Sequence[Turn], tools: Tools) -> Iterator[ToolFinding]:
     offered = dict(map(_definition, tools))
+    texts = [reading(message["content"]).text for message in messages] if _ask(messages) else []
     for index, message in enumerate(messages):
         if message["role"] == "tool":
             for start, end in instructions_in(message["content"]):
                 yield "tool-result-instruction", index, CONTENT, start, end
         for number, call in enumerate(message["tool_calls"]):
             yield from _misfits(call, index, number, offered)
-            for start, end in _carried_away(call["function"]["arguments"], messages[:index]):
+            for start, end in _carried_away(call["function"]["arguments"], texts[:index]):
                 yield "tool-exfiltration", index, arguments_field(number), start, end
+
+
+def _ask(messages: Sequence[Turn]) -> bool:
+    """Return whether the arguments of any call may hold a link with a query."""
+    return any("?" in call["function"]["arguments"] for message in messages for call in message["tool_calls"])
 
 
 def _definition(tool: dict[str, Any]) -> tuple[str, Any]:
@@ -69,7 +76,7 @@ def _misfits(call: Call, index: int, number: int, offered: Mapping[str, Any]) ->
     if not offered:
         return
     if name not in offered:
-        yield "tool-not-offered", index, f"tool_calls.{number}.name", 0, len(name)
+        yield "tool-not-offered", index, name_field(number), 0, len(name)
     elif offered[name] is not None:
         rule = _RULE_OF_FIT.get(fit(arguments, offered[name]))
         if rule is not None:
@@ -79,16 +86,16 @@ def _misfits(call: Call, index: int, number: int, offered: Mapping[str, Any]) ->
 _RULE_OF_FIT = {Fit.BREAKS: "tool-arguments-schema", Fit.UNCHECKED: "tool-schema-unchecked"}
 
 
-def _carried_away(arguments: str, earlier: Sequence[Turn]) -> Iterator[tuple[int, int]]:
-    """Yield the links that carry something from earlier messages in their query: a key as it is, or text encoded.
+def _carried_away(arguments: str, texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Yield the links that carry something from earlier texts in their query: a key as it is, or text encoded.
 
-    A link that an earlier message gives as a whole is followed, not built.
+    A link that an earlier text gives as a whole is followed, not built.
     """
-    texts = [message["content"] for message in earlier]
-    links = (link for link in _LINK.finditer(arguments) if "?" in link.group())
+    read = reading(arguments)
+    links = (link for link in _LINK.finditer(read.text) if "?" in link.group())
     for link in islice(links, _MOST_LINKS):
         if not _holds(texts, link.group()) and any(_is_carried(value, texts) for value in _values(link.group())):
-            yield link.span()
+            yield read.original(*link.span())
 
 
 def _values(link: str) -> list[str]:

@@ -90,8 +90,62 @@ def test_what_lies_in_json_within_json_within_tool_arguments_never_goes_on(depth
     assert within == {"to": "<EMAIL_1>", "key": "<AWS_KEY_1>"}
 
 
+SECRET = "hunter2X/Q"
+
+
+def spelt(text: str) -> str:
+    """Return JSON that spells every letter of a text as an escape."""
+    return '{"note": "' + "".join(f"\\u{ord(letter):04x}" for letter in text) + '"}'
+
+
 @pytest.mark.parametrize(
-    "unit", ["\u200b", "\u202e", "\u202ea\n", "\u0336", "\u0430a", "\U000e0041", "\U0001f600\u200d", "\u00e9 a@b.com "]
+    "result",
+    [
+        json.dumps({"password": SECRET}),
+        json.dumps({"password": SECRET}).replace("/", r"\/"),
+        json.dumps({"body": json.dumps({"password": SECRET})}),
+        json.dumps({"log": f"first line\npassword={SECRET}\nlast line"}),
+        spelt(f"password={SECRET}"),
+        r'{"query": "user\u003dann\u0026password\u003d' + SECRET + '"}',
+        r'{"dsn": "postgres:\/\/ann:' + SECRET.replace("/", "") + r'@db\/x"}',
+    ],
+)
+def test_escapes_hide_nothing_in_what_a_tool_was_told_or_returned(result: str) -> None:
+    record_ = logged("Go on", result)
+    call = {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": result}}]}
+    record_["request"]["messages"] += [call, {"role": "tool", "tool_call_id": "a", "content": result}]
+    shown = judged(json.dumps(record_).encode())
+    assert shown["verdict"] == "redact"
+    for text in (
+        shown["messages"][1]["tool_calls"][0]["function"]["arguments"],
+        shown["messages"][2]["content"],
+        shown["messages"][3]["tool_calls"][0]["function"]["arguments"],
+    ):
+        assert "<PASSWORD_1>" in json.dumps(json.loads(text))
+        assert "hunter2X" not in text
+        assert spelt("hunter2X")[10:-2] not in text
+
+
+def test_names_and_ids_of_calls_and_answers_hide_nothing() -> None:
+    record_ = logged("Go on")
+    call = {"role": "assistant", "tool_calls": [{"id": TOKEN, "function": {"name": f"f-{SSN}", "arguments": "{}"}}]}
+    record_["request"]["messages"] += [
+        call,
+        {"role": "tool", "tool_call_id": TOKEN, "name": "ann@example.org", "content": ""},
+    ]
+    shown = judged(json.dumps(record_).encode())
+    assert shown["verdict"] == "redact"
+    assert not any(hidden in json.dumps(shown["messages"]) for hidden in (TOKEN, "ann@example.org"))
+    (linked,) = shown["messages"][1]["tool_calls"]
+    assert linked["id"] == shown["messages"][2]["tool_call_id"] == "<AWS_KEY_1>"
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *("\u200b", "\u202e", "\u202ea\n", "\u0336", "\u0430a", "\U000e0041", "\U0001f600\u200d", "\u00e9 a@b.com "),
+        *(r"\u0061", '\\\\\\"', "\\"),
+    ],
 )
 def test_half_a_megabyte_of_oddities_is_judged_in_bounded_time(unit: str) -> None:
     text = unit * (500_000 // len(unit.encode())) + f" {SSN}"

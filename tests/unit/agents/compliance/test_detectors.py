@@ -4,7 +4,6 @@ from types import ModuleType
 
 import pytest
 
-from ctrainer.agents.compliance import segments
 from ctrainer.agents.compliance.conversation import Call, CalledFunction, Turn
 from ctrainer.agents.compliance.detectors import checksums, entropy, telephone
 from ctrainer.agents.compliance.judgement import Court
@@ -23,7 +22,7 @@ def found(text: str) -> dict[str, str]:
     return {finding.source.rule.id: text[finding.start : finding.end] for finding in findings}
 
 
-@pytest.mark.parametrize("module", [checksums, entropy, telephone, segments])
+@pytest.mark.parametrize("module", [checksums, entropy, telephone])
 def test_documented_examples_hold(module: ModuleType) -> None:
     result = doctest.testmod(module)
     assert (result.failed, result.attempted > 0) == (0, True)
