@@ -68,3 +68,22 @@ def chosen_password(text: str) -> bool:
     (True, True, False)
     """
     return any(not character.islower() for character in text.rstrip(".!?:)")) and len(set(text)) >= MINIMUM_DISTINCT
+
+
+def strong_password(text: str) -> bool:
+    """Return whether a value that code gives to a password can be one: with a digit or a sign, as no name of code has.
+
+    >>> strong_password("hunter22"), strong_password("Tr!ubador"), strong_password("user.newPassword)")
+    (True, True, False)
+    """
+    value = text.rstrip(")]}:.")
+    return chosen_password(value) and any(not letter.isalpha() and letter not in "._-" for letter in value)
+
+
+def mixed_key(text: str) -> bool:
+    """Return whether a text is random and mixes both cases and digits, as keys do and names of code do not.
+
+    >>> mixed_key("f3A9x0QmZk27LbT1"), mixed_key("word_embeddings_v2"), mixed_key("9f86d081884c7d65")
+    (True, False, False)
+    """
+    return not text.islower() and not text.isupper() and random_looking(text)

@@ -13,7 +13,13 @@ from ctrainer.agents.compliance.detectors.checksums import (
     routing_number,
     social_security_number,
 )
-from ctrainer.agents.compliance.detectors.entropy import chosen_password, random_looking, token_looking
+from ctrainer.agents.compliance.detectors.entropy import (
+    chosen_password,
+    mixed_key,
+    random_looking,
+    strong_password,
+    token_looking,
+)
 from ctrainer.agents.compliance.detectors.telephone import named_telephone, telephone
 from ctrainer.agents.compliance.detectors.wallets import base58_checked
 
@@ -33,6 +39,7 @@ VALIDATORS: Mapping[str, Callable[[str], bool]] = MappingProxyType(
         "iban": account_number,
         "ip-address": internet_address,
         "luhn": luhn,
+        "mixed-key": mixed_key,
         "mod97": mod97,
         "nhs": national.british_health_number,
         "nir": national.french_social_security,
@@ -43,6 +50,7 @@ VALIDATORS: Mapping[str, Callable[[str], bool]] = MappingProxyType(
         "phone": telephone,
         "routing-number": routing_number,
         "sin": national.canadian_insurance_number,
+        "strong-password": strong_password,
         "tfn": national.australian_tax_number,
         "token": token_looking,
         "us-ssn": social_security_number,

@@ -46,7 +46,7 @@ Examples = tuple[tuple[str, ...], tuple[str, ...]]
 
 CONTACT: Mapping[str, Examples] = {
     "email": (
-        ("mail ann.b+c@mail.example.org!", "<O'Neil@example.co.uk>", "mailto:a_b%c@x-y.museum", '{"to":"ann@example.org"}'),
+        ("mail ann.b+c@mail.example.org!", "<O'Neil@example.co.uk>", "j\u00fcrgen@m\u00fcller.example", "mailto:a_b%c@x-y.museum", '{"to":"ann@example.org"}'),
         ("git clone git@github.com:a/b", "icon@2x.png", "npm i @scope/pkg@1.2.3", "ann@localhost", "see @ann"),
     ),
     "email-spelled": (
@@ -79,7 +79,7 @@ CONTACT: Mapping[str, Examples] = {
         ("416 60 039 office\n", "28-64-66-98 (fax)", "12345 office\n13196208323 fax\n655437108 mobile", "655 437 108 home."),
         ("12 345 office workers", "123 456 789 office workers", "1 000 000 mobile", "34 work.", "655 437 108 homes"),
     ),
-    "ipv4": (("host 192.168.2.11 is down", "|106.31.73.20|", "[41.173.96.26]:80"), ("1.2.3.400", "1.2.3.4", "255.255.255.0", "v10.20.30.40", "127.0.0.1", "0.10.1.1")),
+    "ipv4": (("host 192.168.2.11 is down", "|106.31.73.20|", "[41.173.96.26]:80"), ("1.2.3.400", "1.2.3.4", "255.255.255.0", "v10.20.30.40", "127.0.0.1", "0.10.1.1", "version 10.15.7.1", "Chrome build 120.0.6099.109", "see section 12.3.4.5")),
     "ipv6": (
         ("2001:db8:0:0:1:2:3:4", "at 6e40:4041:c617:e898:c11:40d2:c669:2eb4.", "fe80::1ff:fe23:4567:890a", "[2001:db8::1]:80"),
         ("12:34:56", "std::vector::abc", "a::b", "::1", "00:1a:2b:3c:4d:5e", "x[1::2]"),
@@ -250,6 +250,18 @@ SECRETS: Mapping[str, Examples] = {
         ("password: Harbour42!", "the password is hunter22", 'pwd="Tr0ub4dor&3"', "Server=a;Password=Harbour42!;"),
         ("password: ********", "password: ${DB_PASSWORD}", "the password is incorrect", "password=<secret>", "password: os.environ['X']", "passwords are hashed", "password: Optional[str] = None", "password=self.password", "password = get_password()"),
     ),
+    "password-in-code": (
+        ("password = 'hunter2X!'", '"password" : "hunter22"', "db_password: Harbour42", "userPassword => `Tr0ub4dor&3`", 'config["password"] = "hunter22"', "Password :  hunter22", "if password == 'hunter22':", "Passwort: Geheim1!", "mot de passe : Secret99", "contrase\u00f1a: Secreto99", "pw: hunter22"),
+        ("password = user.new_password", "password = newPassword", "password = getpass.getpass()", "password = base64.b64encode(raw)", "def login(name, password=None):", "password: SecretStr", "password != other1", "password=${DB_PASSWORD}", "Password:\nUser1:", "password: ********"),
+    ),
+    "password-option": (
+        ("curl -s -u ann:Harbour42 https://a.example", "sshpass -p 'Harbour42' ssh a", "login --password Harbour42", "<password>Harbour42</password>"),
+        ("docker run -u 1000:1000 a", "sshpass -p $PASS ssh", "login --password <password>", "curl -u ann: https://a.example", "<password>password</password>", "https://<user>:<password>@proxy-host", "--password-file Harbour42"),
+    ),
+    "token-assignment": (
+        (f"TOKEN={mixed(24)}q7X", f'"secret": "{mixed(20)}q7X"', f"JWT_SECRET = '{mixed(32)}q7X'", f"private_token: {mixed(20)}q7X", f"https://a.example/?key={mixed(30)}q7X", f"bearer {mixed(40)}q7X", f'headers["x-token"] = "{mixed(20)}q7X"'),
+        (f"token: {hexes(40)}", f"secret = {uuid()}", "token = tokenizer.encode_Batch2_of_texts", "secret: word_embeddings_v2_large", "token = ed25519.Ed25519PublicKey", "next token: 1234567890123456", "key: GB29NWBK60161331926819", "bearer of the Ring2026"),
+    ),
     "password-variable": (("DB_PASSWORD=Harbour42!", 'export MYSQL_PWD="Tr0ub4dor"', "SMTP_PASS: hunter22"), ("DB_PASSWORD=${SECRET}", "DB_PASSWORD=changeme", "BY_PASS = true")),
     "key-assignment": (("api_key = tw0abcdefgh23456789", '"client_secret": "a8Fk29sLQ1"', f"aws_secret_access_key={mixed(40)}", "API key is Zx81-qq-2"), ('api_key=os.environ["API_KEY"]', "api_key=YOUR_API_KEY", "the api key is required", "api_key: null")),
     "key-named": ((f"DATADOG_API_KEY={hexes(32)}", f"cloudflare token: {mixed(40)}", f"heroku_api_key={uuid()}"), ("DATADOG_API_KEY=${KEY}", "snyk token: needed-for-the-scanner", f"commit {hexes(40)}")),
@@ -325,3 +337,13 @@ def test_long_rows_of_candidates_take_bounded_time(text: str) -> None:
     started = time.process_time()
     DETECTORS.find([turn], ())
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    "address", ["sean.o'brien@example.ie", "j\u00fcrgen.m\u00fcller@example.de", "ann@m\u00fcnchen.example"]
+)
+def test_an_address_is_covered_as_a_whole(address: str) -> None:
+    turn = Turn(role="user", content=f"'{address}'", tool_calls=[], tool_call_id=None, name=None)
+    assert [(one.start, one.end) for one in DETECTORS.find([turn], ()) if one.source.rule.id == "email"] == [
+        (1, len(address) + 1)
+    ]
