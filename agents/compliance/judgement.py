@@ -171,19 +171,11 @@ def _weighed(examination: Examination, decision: Decision, *, unsafe_without: bo
 
 
 def _distinct(findings: Sequence[Found], messages: Sequence[Turn]) -> tuple[tuple[str, str, float, str], ...]:
-    return tuple(
-        sorted(
-            {
-                (
-                    found.source.principle.id,
-                    found.source.rule.id,
-                    found.score,
-                    messages[found.message_index]["role"],
-                )
-                for found in findings
-            }
-        )
-    )
+    told = {
+        (found.source.principle.id, found.source.rule.id, found.score, messages[found.message_index]["role"])
+        for found in findings
+    }
+    return tuple(sorted(told))
 
 
 def _harm_model(constitution: Constitution) -> HarmModel:

@@ -78,9 +78,11 @@ class PlainRecord(Struct, frozen=True, gc=False):
 
     def turns(self) -> list[Turn]:
         """Return the conversation with the answer as its last turn."""
-        turns = [_turn(message) for message in self.request.messages]
-        turns.append(_turn(self.response.choices[0].message))
-        return turns
+        said: tuple[PlainMessage | PlainAnswer, ...] = (*self.request.messages, self.response.choices[0].message)
+        return [
+            {"role": one.role, "content": one.content, "tool_calls": [], "tool_call_id": None, "name": None}
+            for one in said
+        ]
 
 
 _DECODER = Decoder(PlainRecord)
@@ -95,17 +97,14 @@ def plain_record(value: bytes) -> PlainRecord | None:
     except (DecodeError, UnicodeDecodeError, RecursionError):
         return None
     answer = record.response.choices[0].message.content
-    return record if answer.strip() and _is_name(record.client_id) and _is_name(record.workload_id) else None
+    return record if answer.strip() and _are_names(record.client_id, record.workload_id) else None
 
 
 @lru_cache(maxsize=4_096)
-def _is_name(text: str) -> bool:
+def _are_names(*texts: str) -> bool:
     try:
-        _NAME.validate_python(text)
+        for text in texts:
+            _NAME.validate_python(text)
     except ValidationError:
         return False
     return True
-
-
-def _turn(message: PlainMessage | PlainAnswer) -> Turn:
-    return {"role": message.role, "content": message.content, "tool_calls": [], "tool_call_id": None, "name": None}

@@ -29,7 +29,8 @@ _LENGTH: Final = Layout(">Q").pack
 class ShapedSample(Struct, frozen=True):
     """A record in one form: the conversation with the answer as its last turn. `logged_at` is in epoch seconds.
 
-    `conversation` is the id of the conversation, or what it is the digest of: a sample that is rejected needs none.
+    `conversation` is the id of the conversation, or what it is made of: the tenant, the id that the producer gave, and
+    the turns as they came. A sample that is rejected needs none.
     `redactions` were made by an earlier decision on the same sample.
     """
 
@@ -37,7 +38,7 @@ class ShapedSample(Struct, frozen=True):
     workload_id: str
     logged_at: int
     model: str
-    conversation: str | tuple[str, ...]
+    conversation: str | tuple[str, str | None, Sequence[Turn]]
     user_digest: str | None
     messages: list[Turn]
     tools: list[dict[str, Any]]
@@ -47,7 +48,7 @@ class ShapedSample(Struct, frozen=True):
     @property
     def conversation_id(self) -> str:
         """What all turns of one conversation share."""
-        return self.conversation if isinstance(self.conversation, str) else _digest(*self.conversation)
+        return self.conversation if isinstance(self.conversation, str) else _conversation_id(*self.conversation)
 
 
 def shape(value: bytes | None, headers: Headers = (), *, max_bytes: int = MAX_RECORD_BYTES) -> ShapedSample:
@@ -75,7 +76,7 @@ def shape(value: bytes | None, headers: Headers = (), *, max_bytes: int = MAX_RE
         workload_id=record["workload_id"],
         logged_at=_seconds(record["timestamp"], repairs),
         model=request.get("model") or "",
-        conversation=_conversation(tenant, request.get("metadata"), messages),
+        conversation=(tenant, _given_id(request.get("metadata")), messages),
         user_digest=_digest(tenant, user) if user else None,
         messages=messages,
         tools=_tools(record),
@@ -92,7 +93,7 @@ def _of_plain(record: PlainRecord) -> ShapedSample:
         record.workload_id,
         _seconds(record.timestamp, repairs),
         request.model or "",
-        _conversation(tenant, request.metadata, messages),
+        (tenant, _given_id(request.metadata), messages),
         _digest(tenant, request.user) if request.user else None,
         messages,
         [],
@@ -175,17 +176,20 @@ def _seconds(timestamp: float, repairs: list[Note]) -> int:
     return int(timestamp / 1000)
 
 
-def _conversation(tenant: str, metadata: Mapping[str, Any] | None, messages: list[Turn]) -> tuple[str, ...]:
-    """Return what makes a conversation: the id that the producer gave, else how it began."""
-    given = (
-        next((metadata[key] for key in CONVERSATION_KEYS if isinstance(metadata.get(key), str)), None)
-        if metadata
-        else None
-    )
-    return (tenant, given) if given else (tenant, _first(messages, "system"), _first(messages, "user"))
+def _given_id(metadata: Mapping[str, Any] | None) -> str | None:
+    if not metadata:
+        return None
+    return next((metadata[key] for key in CONVERSATION_KEYS if isinstance(metadata.get(key), str)), None) or None
 
 
-def _first(messages: list[Turn], role: str) -> str:
+def _conversation_id(tenant: str, given: str | None, messages: Sequence[Turn]) -> str:
+    """Return what all turns of one conversation share: the id the producer gave, else a digest of how it began."""
+    if given is not None:
+        return _digest(tenant, given)
+    return _digest(tenant, _first(messages, "system"), _first(messages, "user"))
+
+
+def _first(messages: Sequence[Turn], role: str) -> str:
     """Return the content of the first turn of a role."""
     for turn in messages:
         if turn["role"] == role:

@@ -40,12 +40,18 @@ def portions(
     >>> [len(portion.texts) for portion in portions(["user"] * 4, ["a" * 80_000] * 3 + ["b"])]
     [1, 1, 2]
     """
-    ends, size = list[int](), 0
-    for number, length in enumerate(map(len, texts)):
-        if size and size + length > MOST_CHARACTERS:
-            ends.append(number)
-            size = 0
-        size += length
-    for start, end in pairwise([0, *ends, len(texts)] if texts else []):
+    for start, end in pairwise([0, *_ends(texts)]):
         some = texts[start:end]
         yield Spoken(roles[start:end], some, words_of(some, None if known is None else known[start:end]))
+
+
+def _ends(texts: Sequence[str]) -> Iterator[int]:
+    size = 0
+    if sum(map(len, texts)) > MOST_CHARACTERS:
+        for number, length in enumerate(map(len, texts)):
+            if size and size + length > MOST_CHARACTERS:
+                yield number
+                size = 0
+            size += length
+    if texts:
+        yield len(texts)

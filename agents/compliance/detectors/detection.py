@@ -123,20 +123,25 @@ class Detectors:
         self, conversations: Sequence[Sequence[Turn]], said: Sequence[Saying | None]
     ) -> dict[int, dict[int, list[Found]]]:
         """Return what is wrong with what a turn says as a whole, by the number of its sample and its own."""
-        places, roles, texts, known = list[tuple[int, int]](), list[StrictRole](), list[str](), list[bytes | None]()
+        numbers, indices, roles = list[int](), list[int](), list[StrictRole]()
+        texts, known = list[str](), list[bytes | None]()
         for number, (messages, one) in enumerate(zip(conversations, said, strict=True)):
-            for index, message in enumerate(messages):
-                if message["content"] and message["role"] != "system":
-                    places.append((number, index))
-                    roles.append(message["role"])
-                    texts.append(message["content"])
-                    known.append(None if one is None else one.turns[index])
+            encoded = repeat(None) if one is None else one.turns
+            for index, (message, data) in enumerate(zip(messages, encoded, strict=False)):
+                content, role = message["content"], message["role"]
+                if content and role != "system":
+                    numbers.append(number)
+                    indices.append(index)
+                    roles.append(role)
+                    texts.append(content)
+                    known.append(data)
         heard: dict[int, dict[int, list[Found]]] = {}
         hearing = self._hear(portions(roles, texts, known))
-        for (number, index), text, (is_covered, scores) in zip(places, texts, hearing, strict=True):
+        for turn, (is_covered, scores) in enumerate(hearing):
             if scores or not is_covered:
-                found = list(self._said(index, len(text), scores, is_covered=is_covered))
-                heard.setdefault(number, {})[index] = found
+                index, length = indices[turn], len(texts[turn])
+                found = list(self._said(index, length, scores, is_covered=is_covered))
+                heard.setdefault(numbers[turn], {})[index] = found
         return heard
 
     def _hear(self, turns: Iterator[Spoken]) -> Iterator[_Heard]:

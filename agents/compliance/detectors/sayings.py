@@ -29,14 +29,13 @@ def _saying(messages: Sequence[Turn], tools: Tools) -> Saying | None:
     """Return what is said, or None where there are tools, which say more, or escapes, or what UTF-8 cannot hold."""
     if tools:
         return None
-    turns = list[bytes]()
     for message in messages:
         if message["tool_calls"] or message["role"] == "tool":
             return None
-        try:
-            turns.append(message["content"].encode())
-        except UnicodeEncodeError:  # a lone surrogate
-            return None
+    try:
+        turns = [message["content"].encode() for message in messages]
+    except UnicodeEncodeError:  # a lone surrogate
+        return None
     whole = b"\n".join(turns)
     if b"\\" in whole and any(has_escapes(message["content"]) for message in messages):
         return None
