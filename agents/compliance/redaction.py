@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ctrainer.agents.compliance.conversation import Tools, Turn
 from ctrainer.agents.compliance.detectors.findings import Found
@@ -98,7 +99,7 @@ def _merge(findings: Iterable[Found]) -> tuple[Found, ...]:
             merged.append(finding)
         elif finding.end > merged[-1].end:
             widest = max(merged[-1], finding, key=lambda found: found.end - found.start)
-            merged[-1] = widest._replace(start=merged[-1].start, end=finding.end)
+            merged[-1] = replace(widest, start=merged[-1].start, end=finding.end)
     return tuple(merged)
 
 
@@ -165,7 +166,7 @@ def _replace_token(token: re.Match[str], spans: Sequence[Found], placeholders: _
     whole, is_string = token.group(), token.group().startswith('"')
     first, last = (token.start() + 1, token.end() - 1) if is_string else token.span()
     inside = [
-        span._replace(start=max(span.start, first) - first, end=min(span.end, last) - first)
+        replace(span, start=max(span.start, first) - first, end=min(span.end, last) - first)
         for span in spans
         if span.start < last and span.end > first
     ]

@@ -205,7 +205,7 @@ class Detectors:
             data = decoded.encode()
             inner = replace(text, text=decoded, places=None, data=data)
             for number in self._scanner.candidates(data) - {self._encoded}:
-                yield from (found._replace(start=first, end=last) for found in self._spans(number, inner))
+                yield from (replace(found, start=first, end=last) for found in self._spans(number, inner))
 
     def _joined(
         self,

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from msgspec import Struct
+
 from ctrainer.schemas.constitution import Constitution, Mode, Principle, Rule
 
 
@@ -13,7 +15,7 @@ class Source(NamedTuple):
     rule: Rule
 
 
-class Found(NamedTuple):
+class Found(Struct, frozen=True):
     """One place where a rule hits: characters `[start, end)` of a text. `score` is the probability of a violation."""
 
     source: Source
