@@ -16,6 +16,9 @@ from ctrainer.schemas.envelope import event_type
 from ctrainer.schemas.signature import ANY_TENANT
 from ctrainer.schemas.topics import CONSTITUTION_EVENTS
 
+MOST_FAULTS = 100
+_MOST_CHARACTERS = 500
+"""Of one fault: an event has room for 64 KiB."""
 _UNKNOWN = "unknown"
 _UPDATED = f'"{event_type(ConstitutionUpdated)}"'.encode()
 
@@ -87,7 +90,7 @@ class Constitutions:
                 version=_UNKNOWN,
                 outcome=UpdateOutcome.REFUSED,
                 constitution=None,
-                faults=error.faults,
+                faults=told(error.faults),
             )
         return ConstitutionUpdated(
             constitution_id=constitution.id,
@@ -95,6 +98,17 @@ class Constitutions:
             outcome=UpdateOutcome.ENACTED,
             constitution=constitution.reference(),
         )
+
+
+def told(faults: Sequence[str]) -> tuple[str, ...]:
+    """Return faults as an event has room for them.
+
+    >>> told(["a", "b"]), told(["a"] * 102)[-1]
+    (('a', 'b'), 'and 2 more: `ctrainer constitution check` tells all')
+    """
+    more = len(faults) - MOST_FAULTS
+    rest = (f"and {more} more: `ctrainer constitution check` tells all",) if more > 0 else ()
+    return (*(fault[:_MOST_CHARACTERS] for fault in faults[:MOST_FAULTS]), *rest)
 
 
 def _text(record: Record) -> str:

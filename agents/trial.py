@@ -18,12 +18,37 @@ Read = Callable[[bytes], ShapedSample]
 
 
 def record(line: bytes) -> ShapedSample:
-    """Read a flywheel record.
+    """Read a flywheel record, or a chat as it is fine-tuned on: `messages`, the last one the answer, perhaps `tools`.
 
     Raises:
-        ContractError: the line is none.
+        ContractError: the line is neither.
     """
-    return shape(line.rstrip(b"\r\n"))
+    value = line.rstrip(b"\r\n")
+    try:
+        return shape(value)
+    except ContractError as error:
+        logged = _logged(value) if error.reason == "missing-field" else None
+        if logged is None:
+            raise
+    return shape(orjson.dumps(logged))
+
+
+def _logged(value: bytes) -> Json | None:
+    """Return a chat as the record that would log it, or None where it is none."""
+    try:
+        chat = orjson.loads(value)
+    except orjson.JSONDecodeError:  # what other readers of JSON take
+        return None
+    if {"request", "response"} & chat.keys() or not isinstance(chat.get("messages"), list) or not chat["messages"]:
+        return None
+    *asked, answer = chat["messages"]
+    return {
+        "timestamp": 0,
+        "client_id": "chat",
+        "workload_id": "chat",
+        "request": {"messages": asked, "tools": chat.get("tools")},
+        "response": {"choices": [{"message": answer}]},
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

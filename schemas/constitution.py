@@ -12,6 +12,9 @@ from ctrainer.schemas.message import Message
 
 Role = Literal["system", "user", "assistant", "tool"]
 NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+MOST_PRINCIPLES = 10_000
+MOST_RULES = 1_000
+"""Of one principle. Aliases make a long list of a short text: more than anybody reads is refused, not read."""
 
 
 class Action(StrEnum):
@@ -64,9 +67,9 @@ class Rule(Message):
     detector: str | None = None
     ignore_case: bool = False
     validator: str | None = None
-    allow: tuple[str, ...] = ()
+    allow: tuple[str, ...] = Field(default=(), max_length=MOST_RULES)
     roles: tuple[Role, ...] = ()
-    score: float = Field(default=1.0, gt=0.0, le=1.0)
+    score: float = Field(default=1.0, gt=0.0, le=1.0, strict=True)
 
 
 class Principle(Message):
@@ -83,8 +86,8 @@ class Principle(Message):
     hazard: Hazard | None = None
     action: Action
     mode: Mode = Mode.ENFORCE
-    threshold: float = Field(default=0.5, gt=0.0, le=1.0)
-    rules: tuple[Rule, ...] = ()
+    threshold: float = Field(default=0.5, gt=0.0, le=1.0, strict=True)
+    rules: tuple[Rule, ...] = Field(default=(), max_length=MOST_RULES)
 
 
 class UpdateOutcome(StrEnum):
@@ -126,8 +129,8 @@ class Constitution(Message):
     version: str = Field(min_length=1)
     governance_hash: str
     languages: tuple[str, ...] = Field(min_length=1)
-    minimum_score: float = Field(default=0.95, ge=0.0, le=1.0)
-    principles: tuple[Principle, ...] = Field(min_length=1)
+    minimum_score: float = Field(default=0.95, ge=0.0, le=1.0, strict=True)
+    principles: tuple[Principle, ...] = Field(min_length=1, max_length=MOST_PRINCIPLES)
 
     @property
     def digest(self) -> str:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,7 +13,7 @@ from ctrainer.agents.compliance.detectors.names import DETECTORS, HARM_SCORE
 from ctrainer.agents.compliance.detectors.patterns import are_in_dialect, fault_of_expression, fault_of_pattern
 from ctrainer.agents.compliance.detectors.validators import VALIDATORS
 from ctrainer.agents.compliance.yaml_document import YamlError, read_yaml
-from ctrainer.schemas.constitution import Action, Constitution, Mode, Principle, Rule
+from ctrainer.schemas.constitution import MOST_PRINCIPLES, Action, Constitution, Mode, Principle, Rule
 from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH
 from ctrainer.schemas.errors import ConstitutionalTrainerError
 
@@ -72,16 +73,16 @@ def _parse(text: str) -> tuple[dict[str, Any], list[str]]:
 def _field_faults(error: ValidationError) -> Iterator[str]:
     """Yield what is wrong with each field; a list that is too short only for faults inside it is not one more."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
-    places = [fault["loc"] for fault in faults]
-    for fault, place in zip(faults, places, strict=True):
-        has_inner = any(other[: len(place)] == place and len(other) > len(place) for other in places)
-        if not (fault["type"] == "too_short" and has_inner):
+    outer = {fault["loc"][:depth] for fault in faults for depth in range(len(fault["loc"]))}
+    for fault in faults:
+        place = fault["loc"]
+        if not (fault["type"] == "too_short" and place in outer):
             yield f"{'.'.join(map(str, place)) or 'document'}: {fault['msg']}"
 
 
 def _readable_principles(documents: object) -> Iterator[Principle]:
     """Yield the principles that can be read alone, so that their faults are told together with the others'."""
-    for document in documents if isinstance(documents, list) else ():
+    for document in islice(documents, MOST_PRINCIPLES) if isinstance(documents, list) else ():
         try:
             yield Principle.model_validate(document)
         except ValidationError:

@@ -46,9 +46,10 @@ def screen(
     show_text: Annotated[bool, typer.Option("--show-text", help="also print the text as it may go on")] = False,
     json: Annotated[bool, typer.Option("--json", help="only JSON: no summary on standard error")] = False,
 ) -> None:
-    """Judge flywheel records or plain texts: one JSON decision a line, in input order.
+    """Judge flywheel records, chats or plain texts: one JSON decision a line, in input order.
 
-    A line that begins with { is a flywheel record, any other a plain text, unless an option says what all lines are.
+    A line that begins with { is a flywheel record or a chat ({"messages": [...]}, the answer last), any other a plain
+    text, unless an option says what all lines are.
     """
     if text and text_field:
         raise typer.BadParameter("--text takes each line as it is, --text-field takes it from JSON: choose one")

@@ -117,6 +117,7 @@ class PatternScanner:
         return self._compiled[number].spans(text, data)
 
 
+@lru_cache(maxsize=4_096)
 def fault_of_pattern(pattern: str, *, ignore_case: bool = False) -> str | None:
     """Return why Hyperscan cannot use a pattern, or None."""
     try:

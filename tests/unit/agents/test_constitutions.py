@@ -98,3 +98,12 @@ async def test_other_work_goes_on_while_a_large_document_is_read() -> None:
 async def test_a_pinned_deployment_takes_no_other_document() -> None:
     assert (await outcome(update(document(version="9")), desk(CONSTITUTION.digest))).outcome == "refused"
     assert (await outcome(update(document()), desk(CONSTITUTION.digest))).outcome == "enacted"
+
+
+async def test_the_event_about_a_document_with_many_faults_stays_small() -> None:
+    faulty = {"id": "p" * 2_000, "severity": "purple", "statement": "s", "action": "ask"}
+    record = update(document(principles=[faulty] * 400))
+    batch = RecordBatch(topic=record.topic, partition=0, epoch=1, records=(record,))
+    (output,) = await Constitutions(desk())(batch)
+    assert len(output.value or b"") < 65_536
+    assert Envelope[ConstitutionUpdated].from_json(output.value).data.faults[-1].startswith("and ")

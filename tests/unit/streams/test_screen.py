@@ -46,10 +46,43 @@ def test_records_and_plain_texts_may_stand_beside_each_other(tmp_path: Path) -> 
     assert [one["tenant"] for one in screened(tmp_path, data)] == ["shop", "", "shop"]
 
 
+def test_chats_are_judged_as_the_records_that_would_log_them(tmp_path: Path) -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"to": "ann@example.org"}'}}
+    turns: list[dict[str, Any]] = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Send it."},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "a", "content": "ok"},
+        {"role": "assistant", "content": "Sent."},
+    ]
+    chat = json.dumps({"messages": turns, "tools": [{"type": "function", "function": {"name": "f"}}], "id": 7}).encode()
+    (shown,) = screened(tmp_path, chat, "--show-text")
+    assert shown["verdict"] == "redact"
+    assert [turn["role"] for turn in shown["messages"]] == [turn["role"] for turn in turns]
+    assert json.loads(shown["messages"][2]["tool_calls"][0]["function"]["arguments"]) == {"to": "<EMAIL_1>"}
+
+
+@pytest.mark.parametrize(
+    ("chat", "reason"),
+    [
+        ({"messages": []}, "missing-field"),
+        ({"messages": "Hello"}, "missing-field"),
+        ({"messages": [{"role": "assistant", "content": "Hello"}]}, "no-messages"),
+        ({"messages": [{"role": "user", "content": "Hello"}] * 2}, "wrong-type"),
+        ({"messages": [{"role": "user", "content": "Hello"}, 5]}, "wrong-type"),
+        ({"messages": [{"role": "user", "content": "Hello"}], "response": {}}, "missing-field"),
+        ({"messages": [{"role": "user", "content": "Hello"}] * 1_001 + [{"content": "Hi"}]}, "too-many-messages"),
+    ],
+)
+def test_a_chat_that_is_none_is_told(tmp_path: Path, chat: dict[str, Any], reason: str) -> None:
+    assert outcomes(tmp_path, json.dumps(chat).encode() + b"\nHello") == [reason, "accept"]
+
+
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
         (b"", []),
+        (b'{"messages": [NaN]}', ["missing-field"]),
         (b"\n\n \t\n", []),
         (b"\xff\xfe\nHello", ["not-utf8", "accept"]),
         (b"{\x00}\nHello", ["not-json", "accept"]),

@@ -159,6 +159,28 @@ def test_a_document_of_five_thousand_principles_is_read_at_once() -> None:
     assert time.process_time() - started < 2.0, "read as YAML it takes several times as long"
 
 
+def test_a_document_with_twenty_thousand_faults_is_refused_at_once() -> None:
+    many = [{"id": f"p{number}", "severity": "purple", "action": "ask", "statement": "s"} for number in range(10_000)]
+    text = json.dumps(yaml.safe_load(document()) | {"principles": many})
+    started = time.process_time()
+    assert faults_of(text).count("principles.") >= 20_000
+    assert time.process_time() - started < 5.0
+
+
+def test_aliases_make_no_long_document_of_a_short_one() -> None:
+    text = "x-p: &p {id: p, statement: s, severity: low, action: reject, rules: [{id: r, label: R, pattern: a}]}\n"
+    started = time.process_time()
+    assert "principles" in faults_of(text + document().replace("principles:", f"principles: [{'*p,' * 300_000}]\nx-q:"))
+    assert time.process_time() - started < 20.0
+
+
+@pytest.mark.parametrize("number", ["true", "'0.5'", ".inf", "-1", "0"])
+def test_what_is_no_number_is_no_threshold(number: str) -> None:
+    text = document().replace("severity: low", f"severity: low\n  threshold: {number}")
+    assert text != document()
+    assert "threshold" in faults_of(text)
+
+
 @pytest.mark.parametrize("changes", [{"id": "again"}, {"minimum_score": float("nan")}])
 def test_json_has_the_faults_that_the_same_text_has_as_yaml(changes: dict[str, object]) -> None:
     text = json.dumps(yaml.safe_load(document()))[:-1] + ", " + json.dumps(changes)[1:]
