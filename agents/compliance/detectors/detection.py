@@ -22,7 +22,7 @@ from ctrainer.agents.compliance.segments import CONTENT, Segment, segments
 from ctrainer.agents.compliance.spoken import Spoken, portions
 from ctrainer.schemas.constitution import Constitution, Rule
 
-PATTERNS_VERSION = f"patterns-6+phonenumbers-{version('phonenumbers')}"
+PATTERNS_VERSION = f"patterns-7+phonenumbers-{version('phonenumbers')}"
 """Changes whenever the same rules could find something else in the same text."""
 
 

@@ -1,7 +1,8 @@
 """A text as rules read it: escapes read, hidden characters and look-alikes seen through, with the way back."""
 
+import html
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ctrainer.agents.compliance.detectors.backwards import both_ways
@@ -9,6 +10,8 @@ from ctrainer.agents.compliance.detectors.normalization import original_span
 
 _ESCAPE = re.compile(r"""\\(?:u([0-9a-fA-F]{4})|(["\\/bfnrt]))""")
 _SIGNS = {"b": " ", "f": " ", "n": "\n", "r": "\n", "t": "\t"}
+_REFERENCE = re.compile(r"&(?:#[xX][0-9a-fA-F]{1,6}|#[0-9]{1,7}|commat|period);")
+"""A character as HTML numbers it, and those that hide mail addresses from readers of web pages."""
 _ESCAPED_QUOTE = '\\"'
 MOST_LAYERS = 8
 """JSON within JSON that is read; each layer doubles the backslashes, so that nobody writes many."""
@@ -35,14 +38,30 @@ def reading(text: str) -> Reading:
     """
     if not has_escapes(text):
         return Reading(*both_ways(text))
-    plain, outer = unescaped(text)
-    seen, inner = both_ways(plain)
-    return Reading(seen, outer if inner is None else [outer[place] for place in inner])
+    plain, places = unescaped(text) if _is_json_like(text) else (text, None)
+    if _has_references(plain):
+        plain, inner = _layer(plain, _REFERENCE, _referred)
+        places = _through(places, inner)
+    seen, back = both_ways(plain)
+    return Reading(seen, places if back is None else _through(places, back))
 
 
 def has_escapes(text: str) -> bool:
-    r"""Return whether a text looks like JSON that has escapes, or holds letters that are written as `\u00..`."""
+    r"""Return whether a text looks like JSON with escapes, or holds letters as `\u00..` or as HTML refers to them."""
+    return _is_json_like(text) or _has_references(text)
+
+
+def _is_json_like(text: str) -> bool:
     return "\\" in text and (text.lstrip().startswith(("{", "[")) or "\\u00" in text)
+
+
+def _has_references(text: str) -> bool:
+    return "&#" in text or "&commat;" in text
+
+
+def _through(outer: Sequence[int] | None, inner: Sequence[int]) -> list[int]:
+    """Return the places in the original of places in what was read of it."""
+    return list(inner) if outer is None else [outer[place] for place in inner]
 
 
 def unescaped(text: str) -> tuple[str, list[int]]:
@@ -50,24 +69,29 @@ def unescaped(text: str) -> tuple[str, list[int]]:
     places = list(range(len(text) + 1))
     for _ in range(MOST_LAYERS):
         is_nested = _ESCAPED_QUOTE in text
-        text, inner = _layer(text)
-        places = [places[place] for place in inner]
+        text, inner = _layer(text, _ESCAPE, _escaped)
+        places = _through(places, inner)
         if not is_nested or "\\" not in text:
             break
     return text, places
 
 
-def _layer(text: str) -> tuple[str, list[int]]:
+def _layer(text: str, form: re.Pattern[str], sign: Callable[[re.Match[str]], str]) -> tuple[str, list[int]]:
     pieces: list[str] = []
     places: list[int] = []
     done = 0
-    for escape in _ESCAPE.finditer(text):
-        pieces += [text[done : escape.start()], _sign(escape)]
-        places += range(done, escape.start() + 1)
+    for escape in form.finditer(text):
+        said = sign(escape)
+        pieces += [text[done : escape.start()], said]
+        places += [*range(done, escape.start()), *[escape.start()] * len(said)]
         done = escape.end()
     return "".join([*pieces, text[done:]]), [*places, *range(done, len(text) + 1)]
 
 
-def _sign(escape: re.Match[str]) -> str:
+def _escaped(escape: re.Match[str]) -> str:
     code, letter = escape.groups()
     return chr(int(code, 16)) if code else _SIGNS.get(letter, letter)
+
+
+def _referred(reference: re.Match[str]) -> str:
+    return html.unescape(reference.group())

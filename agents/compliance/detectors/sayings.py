@@ -37,6 +37,6 @@ def _saying(messages: Sequence[Turn], tools: Tools) -> Saying | None:
     except UnicodeEncodeError:  # a lone surrogate
         return None
     whole = b"\n".join(turns)
-    if b"\\" in whole and any(has_escapes(message["content"]) for message in messages):
+    if (b"\\" in whole or b"&" in whole) and any(has_escapes(message["content"]) for message in messages):
         return None
     return Saying(turns, whole)

@@ -94,6 +94,12 @@ def test_tool_arguments_are_seen_through() -> None:
     assert len(found(turn, "email")) == len(found(turn, "us-ssn")) == 1
 
 
+def test_references_of_html_are_seen_through_and_redacted_as_a_whole() -> None:
+    turn = said("mail &#97;nn&#64;example&#46;org now")
+    redacted = redact([turn], (), found(turn, "email"))
+    assert redacted.messages[0]["content"] == "mail <EMAIL_1> now"
+
+
 def test_a_lone_surrogate_hides_nothing_and_breaks_nothing() -> None:
     assert found(said("\ud800 ann@example.org"), "email")
 

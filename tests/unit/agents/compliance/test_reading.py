@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ctrainer.agents.compliance.detectors import reading as module
 from ctrainer.agents.compliance.detectors.reading import reading
 
-VALUES = st.text(alphabet='ab@."\\/u0040\n\u00e9\u200b{}[]', max_size=60)
+VALUES = st.text(alphabet='ab@."\\/u0046&#;\n\u00e9\u200b{}[]', max_size=60)
 
 
 def test_documented_examples_hold() -> None:
@@ -25,6 +25,11 @@ def test_documented_examples_hold() -> None:
         (r'{"path": "C:\\temp\\token"}', r'{"path": "C:\temp\token"}'),
         (r"['it\'s', '\d']", r"['it\'s', '\d']"),
         (r"say \u0061\u0040b", "say a@b"),
+        ("mail ann&#64;example&#x2e;org", "mail ann@example.org"),
+        ("ann&commat;example.org &amp; co", "ann@example.org &amp; co"),
+        (r'{"html": "ann\u0026#64;example.org"}', '{"html": "ann@example.org"}'),
+        (r"&#0;&#x110000;&#1;a C:\new", "\ufffd\ufffda C:\\new"),
+        ("AT&T; R&#D", "AT&T; R&#D"),
         (r"C:\new\table costs nothing", r"C:\new\table costs nothing"),
     ],
 )

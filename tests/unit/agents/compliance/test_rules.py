@@ -50,7 +50,7 @@ CONTACT: Mapping[str, Examples] = {
         ("git clone git@github.com:a/b", "icon@2x.png", "npm i @scope/pkg@1.2.3", "ann@localhost", "see @ann"),
     ),
     "email-spelled": (
-        ("ann (at) example (dot) org", "ann[at]example.org", "ann {at} mail.example [punkt] de"),
+        ("ann (at) example (dot) org", "ann [ at ] example [ dot ] org", "ann[at]example.org", "ann {at} mail.example [punkt] de"),
         ("meet at example dot org", "array[at] the end", "(at) noon."),
     ),
     "phone": (
