@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import orjson
+from msgspec import Struct
 
 from ctrainer.agents.compliance.judgement import (
     Court,
@@ -72,14 +73,19 @@ class Revised(NamedTuple):
     revision: SampleRevision
 
 
-class _Occasion(NamedTuple):
-    """What the sample and its decision say alike: which sample, and which record made us judge it."""
+class _Occasion(Struct, frozen=True):
+    """What the sample and its decision say alike: which sample, and which record made us judge it.
+
+    `key` is `sample_id` in bytes, and `time` that of the cause.
+    """
 
     cause: Record
     attempt: int
     source: str
     sample_id: str
+    key: bytes
     place: bytes
+    time: bytes
     traceparent: str | None
 
 
@@ -101,7 +107,7 @@ class Publication:
     ) -> Iterator[OutputRecord]:
         """Yield the sample, unless it was rejected, and then the decision. `cause` is the record that was handled."""
         judgement = self._judgement(examination, decision)
-        occasion = _occasion(cause, origin or Origin(cause.topic, cause.partition, cause.offset))
+        occasion = _occasion(cause, origin)
         if judgement.verdict is not Verdict.REJECT:
             yield self._sample(occasion, examination, judgement)
         yield self._event(occasion, examination, judgement)
@@ -164,8 +170,8 @@ class Publication:
             *self._headers[kind],
             ("ce_id", event_id(occasion.source, kind.__name__, self._constitution["digest"]).encode()),
             ("ce_source", occasion.source.encode()),
-            ("ce_subject", occasion.sample_id.encode()),
-            ("ce_time", time_text(timestamp).replace("Z", "+00:00").encode()),
+            ("ce_subject", occasion.key),
+            ("ce_time", occasion.time.replace(b"Z", b"+00:00")),
             *((("traceparent", traceparent.encode()),) if traceparent else ()),
         )
         key = f"{body['tenant']}/{body['workload_id']}".encode()
@@ -177,16 +183,16 @@ class Publication:
         event = self._template(occasion, examination, judgement) % (
             event_id(source, SampleJudged.__name__, self._constitution["digest"]).encode(),
             source.encode(),
-            occasion.sample_id.encode(),
-            time_text(occasion.cause.timestamp).encode(),
-            occasion.sample_id.encode(),
+            occasion.key,
+            occasion.time,
+            occasion.key,
             occasion.place,
             orjson.dumps(findings_json(findings, Mode.ENFORCE)) if findings else _NONE,
             orjson.dumps(findings_json(findings, Mode.SHADOW)) if findings else _NONE,
             orjson.dumps(redactions) if redactions else _NONE,
         )
         headers = structured_headers(traceparent) if traceparent else _STRUCTURED
-        return OutputRecord(COMPLIANCE_EVENTS, occasion.sample_id.encode(), event, occasion.cause.timestamp, headers)
+        return OutputRecord(COMPLIANCE_EVENTS, occasion.key, event, occasion.cause.timestamp, headers)
 
     def _template(self, occasion: _Occasion, examination: Examination, judgement: Judgement) -> bytes:
         """Return the event without what differs between equal decisions. What is kept is told apart by all it says."""
@@ -241,14 +247,17 @@ class Publication:
         return binary_headers({"type": event_type(kind), "constitutionhash": hash_, "constitutiondigest": digest})
 
 
-def _occasion(cause: Record, origin: Origin) -> _Occasion:
+def _occasion(cause: Record, origin: Origin | None) -> _Occasion:
     source = source_reference(cause.topic, cause.partition, cause.offset)
-    place = b'{"topic":"%b","partition":%d,"offset":%d}' % (origin.topic.encode(), origin.partition, origin.offset)
+    topic, partition, offset, attempt = origin or (cause.topic, cause.partition, cause.offset, 0)
+    sample = sample_id(topic, partition, offset)
     return _Occasion(
         cause,
-        origin.attempt,
+        attempt,
         source,
-        sample_id(origin.topic, origin.partition, origin.offset),
-        place,
+        sample,
+        sample.encode(),
+        b'{"topic":"%b","partition":%d,"offset":%d}' % (topic.encode(), partition, offset),
+        time_text(cause.timestamp).encode(),
         traceparent_of(cause.headers) if cause.headers else None,
     )

@@ -233,5 +233,7 @@ def _characters(data: bytes, start: int, end: int, known: _Known) -> tuple[int, 
     while data[start] & _LEADING_BITS == _CONTINUATION:
         start -= 1
     place, before = known if known[0] <= start else _START
+    if data[place:end].isascii():
+        return before + start - place, before + end - place, known
     first = before + len(data[place:start].decode())
     return first, first + len(data[start:end].decode()), (start, first)
