@@ -30,7 +30,8 @@ def segments(messages: Sequence[Turn], tools: Tools) -> list[Segment]:
     for index, message in enumerate(messages):
         if message["content"]:
             found.append(Segment(index, CONTENT, message["content"]))
-        found += _names(index, message)
+        if message["tool_calls"] or message["name"] or message["tool_call_id"]:
+            found += _names(index, message)
     if tools:
         found.append(Segment(0, TOOLS, tools_text(tools)))
     return found

@@ -96,7 +96,7 @@ def words_of(texts: Sequence[str], known: Sequence[bytes | None] | None = None) 
     if not together.isascii():
         _blank_punctuation(letters)
     inside = letters != 0
-    edges = np.flatnonzero(inside[1:] ^ inside[:-1]) + 1
+    edges = (inside[1:] ^ inside[:-1]).nonzero()[0] + 1
     starts, ends = edges[::2], edges[1::2]
     places = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)) + 1, out=places[1:])

@@ -1,6 +1,6 @@
 """What a constitution's rules find in a sample."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import repeat
 from types import MappingProxyType
@@ -10,13 +10,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ctrainer.agents.compliance.conversation import StrictRole, Tools, Turn
+from ctrainer.agents.compliance.detectors.backwards import OVERRIDE
 from ctrainer.agents.compliance.detectors.encoded import TRIGGER, decoded_views
 from ctrainer.agents.compliance.detectors.findings import Found, Source, sources_of
 from ctrainer.agents.compliance.detectors.names import HARM_SCORE, UNCOVERED_LANGUAGE
 from ctrainer.agents.compliance.detectors.normalization import is_disguised, original_span
 from ctrainer.agents.compliance.detectors.patterns import Pattern, PatternScanner
 from ctrainer.agents.compliance.detectors.reading import Reading, has_escapes, reading
-from ctrainer.agents.compliance.detectors.sayings import Saying, sayings
+from ctrainer.agents.compliance.detectors.sayings import sayings
 from ctrainer.agents.compliance.detectors.tools import TOOL_RULES, tool_findings
 from ctrainer.agents.compliance.segments import CONTENT, Segment, segments
 from ctrainer.agents.compliance.spoken import Spoken, portions
@@ -111,7 +112,11 @@ class Detectors:
             for (messages, tools), one, candidates in zip(samples, said, hits, strict=True)
         ]
         self._look([text for some in texts if some is not None for text in some])
-        heard = self._heard([messages for messages, _ in samples], said)
+        encoded = [
+            _turns(messages, some or ()) if one is None else one.turns
+            for (messages, _), one, some in zip(samples, said, texts, strict=True)
+        ]
+        heard = self._heard([messages for messages, _ in samples], encoded)
         return [
             self._joined(messages, tools, some, heard.get(number, _SILENCE))
             if some is not None or number in heard
@@ -120,21 +125,23 @@ class Detectors:
         ]
 
     def _heard(
-        self, conversations: Sequence[Sequence[Turn]], said: Sequence[Saying | None]
+        self, conversations: Sequence[Sequence[Turn]], encoded: Sequence[Sequence[bytes | None]]
     ) -> dict[int, dict[int, list[Found]]]:
-        """Return what is wrong with what a turn says as a whole, by the number of its sample and its own."""
+        """Return what is wrong with what a turn says as a whole, by the number of its sample and its own.
+
+        `encoded` has the turns of each conversation as `words_of` knows them.
+        """
         numbers, indices, roles = list[int](), list[int](), list[StrictRole]()
         texts, known = list[str](), list[bytes | None]()
-        for number, (messages, one) in enumerate(zip(conversations, said, strict=True)):
-            encoded = repeat(None) if one is None else one.turns
-            for index, (message, data) in enumerate(zip(messages, encoded, strict=False)):
+        for number, (messages, turns) in enumerate(zip(conversations, encoded, strict=True)):
+            for index, message in enumerate(messages):
                 content, role = message["content"], message["role"]
                 if content and role != "system":
                     numbers.append(number)
                     indices.append(index)
                     roles.append(role)
                     texts.append(content)
-                    known.append(data)
+                    known.append(turns[index])
         heard: dict[int, dict[int, list[Found]]] = {}
         hearing = self._hear(portions(roles, texts, known))
         for turn, (is_covered, scores) in enumerate(hearing):
@@ -175,7 +182,7 @@ class Detectors:
                 messages[segment.message_index]["role"],
                 *view,
                 encoded,
-                self._scanner.narrowed(candidates, encoded) if candidates else candidates,
+                self._scanner.narrowed(candidates, encoded),
                 [],
             )
             for segment, view, encoded in zip(read, views, data, strict=True)
@@ -230,6 +237,16 @@ class Detectors:
             source = self._tools.get(name)
             if source is not None:
                 yield Found(source, index, field, start, end, TOOL_RULES[name])
+
+
+def _turns(messages: Sequence[Turn], texts: Iterable[_Text]) -> list[bytes | None]:
+    """Return the turns that scores read as rules do: they leave escapes as they are, and read nothing backwards."""
+    turns: list[bytes | None] = [None] * len(messages)
+    for text in texts:
+        segment = text.segment
+        if segment.field == CONTENT and OVERRIDE not in segment.text and not has_escapes(segment.text):
+            turns[segment.message_index] = text.data
+    return turns
 
 
 def _views(texts: Sequence[Segment]) -> list[Reading]:

@@ -92,7 +92,7 @@ class PatternScanner:
 
     def candidates_of_all(self, texts: Sequence[bytes]) -> list[set[int]]:
         """Return `candidates` of each text. One database after the other looks at all: each fills a core's cache."""
-        found = [set[int]() for _ in texts]
+        found: list[set[int]] = [set() for _ in texts]
         self._scan(self._databases.for_all, texts, found)
         with_digits = [(data, hits) for data, hits in zip(texts, found, strict=True) if self._digit in hits]
         self._scan(self._databases.for_digits, [data for data, _ in with_digits], [hits for _, hits in with_digits])
@@ -110,7 +110,8 @@ class PatternScanner:
 
     def narrowed(self, candidates: set[int], part: bytes) -> set[int]:
         """Return which of the candidates of a text may have a span in a part of it."""
-        return candidates if _DIGIT.search(part) else candidates - self._databases.needing
+        needing = self._databases.needing
+        return candidates if needing.isdisjoint(candidates) or _DIGIT.search(part) else candidates - needing
 
     def spans(self, number: int, text: str, data: bytes) -> Iterator[tuple[int, int]]:
         """Yield the confirmed spans of one pattern, in characters, in order. `data` is the text in UTF-8."""
