@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ctrainer.agents.compliance.conversation import StrictRole
 from ctrainer.agents.compliance.detectors.normalization import normalized
+from ctrainer.agents.compliance.detectors.reading import spelt_out
 from ctrainer.agents.compliance.guard import Answer, Question
 from ctrainer.agents.compliance.harm import HarmModel
 from ctrainer.agents.compliance.second_look import SecondLook
@@ -50,7 +51,7 @@ class EncoderGuard:
             return [Guarded.UNAVAILABLE] * len(questions)
 
     def _answers(self, questions: Sequence[Question]) -> list[Answer]:
-        spoken = Spoken.of([(_role(question), question.text) for question in questions])
+        spoken = Spoken.of([(_role(question), spelt_out(question.text)) for question in questions])
         texts = [normalized(text)[0] for text in spoken.texts]
         most = self._look.most_tokens
         vectors = self._encoder.encode(texts, most_tokens=most)

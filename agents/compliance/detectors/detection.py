@@ -16,7 +16,7 @@ from ctrainer.agents.compliance.detectors.findings import Found, Source, sources
 from ctrainer.agents.compliance.detectors.names import HARM_SCORE, UNCOVERED_LANGUAGE
 from ctrainer.agents.compliance.detectors.normalization import is_disguised, original_span
 from ctrainer.agents.compliance.detectors.patterns import Pattern, PatternScanner
-from ctrainer.agents.compliance.detectors.reading import Reading, has_escapes, reading
+from ctrainer.agents.compliance.detectors.reading import Reading, has_escapes, reading, spelt_out
 from ctrainer.agents.compliance.detectors.sayings import sayings
 from ctrainer.agents.compliance.detectors.tools import TOOL_RULES, tool_findings
 from ctrainer.agents.compliance.segments import CONTENT, Segment, segments
@@ -132,7 +132,7 @@ class Detectors:
         `encoded` has the turns of each conversation as `words_of` knows them.
         """
         numbers, indices, roles = list[int](), list[int](), list[StrictRole]()
-        texts, known = list[str](), list[bytes | None]()
+        texts, known, lengths = list[str](), list[bytes | None](), list[int]()
         for number, (messages, turns) in enumerate(zip(conversations, encoded, strict=True)):
             for index, message in enumerate(messages):
                 content, role = message["content"], message["role"]
@@ -140,14 +140,16 @@ class Detectors:
                     numbers.append(number)
                     indices.append(index)
                     roles.append(role)
-                    texts.append(content)
-                    known.append(turns[index])
+                    data = turns[index]
+                    texts.append(spelt_out(content) if data is None else content)
+                    known.append(data)
+                    lengths.append(len(content))
         heard: dict[int, dict[int, list[Found]]] = {}
         hearing = self._hear(portions(roles, texts, known))
         for turn, (is_covered, scores) in enumerate(hearing):
             if scores or not is_covered:
-                index, length = indices[turn], len(texts[turn])
-                found = list(self._said(index, length, scores, is_covered=is_covered))
+                index = indices[turn]
+                found = list(self._said(index, lengths[turn], scores, is_covered=is_covered))
                 heard.setdefault(numbers[turn], {})[index] = found
         return heard
 
@@ -240,7 +242,7 @@ class Detectors:
 
 
 def _turns(messages: Sequence[Turn], texts: Iterable[_Text]) -> list[bytes | None]:
-    """Return the turns that scores read as rules do: they leave escapes as they are, and read nothing backwards."""
+    """Return the turns that scores read as rules do: those without escapes, and with nothing to read backwards."""
     turns: list[bytes | None] = [None] * len(messages)
     for text in texts:
         segment = text.segment

@@ -9,6 +9,7 @@ from ctrainer.agents.compliance.detectors.backwards import both_ways
 from ctrainer.agents.compliance.detectors.normalization import original_span
 
 _ESCAPE = re.compile(r"""\\(?:u([0-9a-fA-F]{4})|(["\\/bfnrt]))""")
+_LETTER = re.compile(r"\\u[0-9a-fA-F]{4}")
 _SIGNS = {"b": " ", "f": " ", "n": "\n", "r": "\n", "t": "\t"}
 _REFERENCE = re.compile(r"&(?:#[xX][0-9a-fA-F]{1,6}|#[0-9]{1,7}|commat|period);")
 """A character as HTML numbers it, and those that hide mail addresses from readers of web pages."""
@@ -36,23 +37,31 @@ def reading(text: str) -> Reading:
     >>> reading("p\u0430ss")
     Reading(text='pass', places=None)
     """
-    if not has_escapes(text):
-        return Reading(*both_ways(text))
-    plain, places = unescaped(text) if _is_json_like(text) else (text, None)
-    if _has_references(plain):
-        plain, inner = _layer(plain, _REFERENCE, _referred)
-        places = _through(places, inner)
+    plain, places = _spelt_out(text)
     seen, back = both_ways(plain)
     return Reading(seen, places if back is None else _through(places, back))
 
 
+def spelt_out(text: str) -> str:
+    """Return a text with its escapes read, but disguised as it is."""
+    return _spelt_out(text)[0]
+
+
 def has_escapes(text: str) -> bool:
-    r"""Return whether a text looks like JSON with escapes, or holds letters as `\u00..` or as HTML refers to them."""
+    r"""Return whether a text looks like JSON with escapes, or holds letters as `\u....` or as HTML refers to them."""
     return _is_json_like(text) or _has_references(text)
 
 
+def _spelt_out(text: str) -> tuple[str, Sequence[int] | None]:
+    plain, places = unescaped(text) if _is_json_like(text) else (text, None)
+    if _has_references(plain):
+        plain, inner = _layer(plain, _REFERENCE, _referred)
+        places = _through(places, inner)
+    return plain, places
+
+
 def _is_json_like(text: str) -> bool:
-    return "\\" in text and (text.lstrip().startswith(("{", "[")) or "\\u00" in text)
+    return "\\" in text and (text.lstrip().startswith(("{", "[")) or _LETTER.search(text) is not None)
 
 
 def _has_references(text: str) -> bool:
