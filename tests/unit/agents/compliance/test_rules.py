@@ -57,7 +57,7 @@ CONTACT: Mapping[str, Examples] = {
         ("+49 30 901820", "+44 20 7946 0958", "+1 (555) 555-0199", "0049 30 901820", "+46 (0)8 928 571 38", "ring +447700900123!",
          "0494 92 82 32", "020 7946 0958", "01.84.17.61.18", "(030) 901820-12", "0393 1144137", "+33 1 42 68 53 00 x12", "(+30) 2631 807415", "(+358) 862864054",
          "+91 98765 43210", "+86 138 0013 8000", "+55 11 91234-5678", "+81 3-1234-5678", "+61 2 9374 4000", "04-123 4567 89"),
-        ("2025-11-12", "1.2.3.4", "0538 15 Millicent Drive", "00:12:30", "version 0.12.3", "ISBN 0-306-40615-2", "+5 points",
+        ("2025-11-12", "1.2.3.4", "0538 15 Millicent Drive", "00:12:30", "version 0.12.3", "ISBN 0-306-40615-2", "+5 points", "Boston, MA 02110-1301",
          "x + 12 - 34", "2001-2003", "01.02.2003", "08/09/2021", "on: 01/28/2015 11", "2015/01/28 11", "0.5 - 0.75", "a+1234 b"),
     ),
     "phone-shaped": (
@@ -79,7 +79,7 @@ CONTACT: Mapping[str, Examples] = {
         ("416 60 039 office\n", "28-64-66-98 (fax)", "12345 office\n13196208323 fax\n655437108 mobile", "655 437 108 home."),
         ("12 345 office workers", "123 456 789 office workers", "1 000 000 mobile", "34 work.", "655 437 108 homes"),
     ),
-    "ipv4": (("host 192.168.2.11 is down", "|106.31.73.20|", "[41.173.96.26]:80"), ("1.2.3.400", "1.2.3.4", "255.255.255.0", "v10.20.30.40", "127.0.0.1", "0.10.1.1", "version 10.15.7.1", "Chrome build 120.0.6099.109", "see section 12.3.4.5")),
+    "ipv4": (("host 192.168.2.11 is down", "|106.31.73.20|", "[41.173.96.26]:80"), ("1.2.3.400", "1.2.3.4", "255.255.255.0", "v10.20.30.40", "127.0.0.1", "0.10.1.1", "version 10.15.7.1", "Chrome build 120.0.6099.109", "see section 12.3.4.5", "OID 1.3.132.0.33")),
     "ipv6": (
         ("2001:db8:0:0:1:2:3:4", "at 6e40:4041:c617:e898:c11:40d2:c669:2eb4.", "fe80::1ff:fe23:4567:890a", "[2001:db8::1]:80"),
         ("12:34:56", "std::vector::abc", "a::b", "::1", "00:1a:2b:3c:4d:5e", "x[1::2]"),
@@ -248,7 +248,7 @@ SECRETS: Mapping[str, Examples] = {
     "url-password": (("postgres://app:s3cr3tpw@db:5432/x", "redis://:s3cr3tpw@cache", "mongodb+srv://u:p%40ss1@h"), ("postgres://app:${PW}@db", "https://example.org:8080/a@b", "https://user:<password>@host", "https://user:password@host")),
     "password-assignment": (
         ("password: Harbour42!", "the password is hunter22", 'pwd="Tr0ub4dor&3"', "Server=a;Password=Harbour42!;"),
-        ("password: ********", "password: ${DB_PASSWORD}", "the password is incorrect", "password=<secret>", "password: os.environ['X']", "passwords are hashed", "password: Optional[str] = None", "password=self.password", "password = get_password()"),
+        ("password: ********", "password: ${DB_PASSWORD}", "the password is incorrect", "password=<secret>", "password: os.environ['X']", "passwords are hashed", "password: Optional[str] = None", "password=self.password", "def f(password=None):", "password = get_password()"),
     ),
     "password-in-code": (
         ("password = 'hunter2X!'", '"password" : "hunter22"', "db_password: Harbour42", "userPassword => `Tr0ub4dor&3`", 'config["password"] = "hunter22"', "Password :  hunter22", "if password == 'hunter22':", "Passwort: Geheim1!", "mot de passe : Secret99", "contrase\u00f1a: Secreto99", "pw: hunter22"),
@@ -263,7 +263,7 @@ SECRETS: Mapping[str, Examples] = {
         (f"token: {hexes(40)}", f"secret = {uuid()}", "token = tokenizer.encode_Batch2_of_texts", "secret: word_embeddings_v2_large", "token = ed25519.Ed25519PublicKey", "next token: 1234567890123456", "key: GB29NWBK60161331926819", "bearer of the Ring2026"),
     ),
     "password-variable": (("DB_PASSWORD=Harbour42!", 'export MYSQL_PWD="Tr0ub4dor"', "SMTP_PASS: hunter22"), ("DB_PASSWORD=${SECRET}", "DB_PASSWORD=changeme", "BY_PASS = true")),
-    "key-assignment": (("api_key = tw0abcdefgh23456789", '"client_secret": "a8Fk29sLQ1"', f"aws_secret_access_key={mixed(40)}", "API key is Zx81-qq-2"), ('api_key=os.environ["API_KEY"]', "api_key=YOUR_API_KEY", "the api key is required", "api_key: null")),
+    "key-assignment": (("api_key = tw0abcdefgh23456789", '"client_secret": "a8Fk29sLQ1"', f"aws_secret_access_key={mixed(40)}", "API key is Zx81-qq-2"), ('api_key=os.environ["API_KEY"]', "api_key=YOUR_API_KEY", "self.secret_key = secret_key", "API_KEY: ClassVar[str]", "the api key is required", "api_key: null")),
     "key-named": ((f"DATADOG_API_KEY={hexes(32)}", f"cloudflare token: {mixed(40)}", f"heroku_api_key={uuid()}"), ("DATADOG_API_KEY=${KEY}", "snyk token: needed-for-the-scanner", f"commit {hexes(40)}")),
 }  # fmt: skip
 KEYS: Mapping[str, Examples] = {
@@ -347,3 +347,25 @@ def test_an_address_is_covered_as_a_whole(address: str) -> None:
     assert [(one.start, one.end) for one in DETECTORS.find([turn], ()) if one.source.rule.id == "email"] == [
         (1, len(address) + 1)
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Run ssh-keygen -t ed25519 and add the public key.",
+        "Python 3.11.7 and numpy 2.1.0-rc.1 work; torch==2.13.0+cpu too.",
+        "ISBN 978-3-16-148410-0, ISBN-10: 0-306-40615-2, EAN 4006381333931",
+        "Order #112-3847561-9203847 arrived; tracking number 1Z999AA10123456784",
+        "uuid 550e8400-e29b-41d4-a716-446655440000, md5 d41d8cd98f00b204e9800998ecf8427e",
+        "Meeting on 2024-05-17 14:30:00 UTC, timestamps 1716200000 and 1716200000123",
+        "Free Software Foundation, Inc., Boston, MA 02110-1301 USA",
+        "token = tokenizer.encode(text); secret = config.secret; password = user.new_password",
+        "pi is 3.14159265358979 and 2^64 = 18446744073709551616",
+        "CVE-2021-44228, JIRA-12345, DOI 10.1000/182, arXiv:2407.21772, RFC 2616",
+        "Windows 10.0.19045.3803, kernel 5.15.0-91-generic, Chrome build 120.0.6099.109",
+    ],
+)
+def test_no_pattern_takes_everyday_text_of_developers_for_a_breach(text: str) -> None:
+    turn = Turn(role="user", content=text, tool_calls=[], tool_call_id=None, name=None)
+    sources = [one.source for one in DETECTORS.find([turn], ()) if one.source.principle.mode == "enforce"]
+    assert [source.rule.id for source in sources if source.rule.pattern is not None] == []
