@@ -133,10 +133,10 @@ class Publication:
     def _judgement(self, examination: Examination, decision: Decision) -> Judgement:
         """Return the judgement, and count it."""
         judgement = self._court.conclude(examination, decision)
-        self._tally.verdicts[judgement.verdict.value] += 1
+        self._tally.verdicts[str(judgement.verdict)] += 1
         for found in examination.findings:
             principle = found.source.principle
-            self._tally.findings[principle.id, principle.mode.value] += 1
+            self._tally.findings[principle.id, str(principle.mode)] += 1
         return judgement
 
     def _body(self, occasion: _Occasion, examination: Examination, judgement: Judgement) -> dict[str, Any]:

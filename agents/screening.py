@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from ctrainer.agents.compliance.judgement import Court, Examination
 from ctrainer.agents.compliance.shape import MAX_RECORD_BYTES, ShapedSample, shape
@@ -21,7 +22,7 @@ BYTES_PER_TURN = 1_048_576
 """So many records or bytes are looked at together. Then the event loop gets a turn, so that heartbeats go out."""
 
 
-class _Examined(NamedTuple):
+class _Examined(Struct, frozen=True):
     record: Record
     examination: Examination
 

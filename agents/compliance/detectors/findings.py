@@ -36,8 +36,8 @@ class Found(Struct, frozen=True):
         return {
             "principle": principle.id,
             "rule": self.source.rule.id,
-            "severity": principle.severity.value,
-            "hazard": principle.hazard.value if principle.hazard else None,
+            "severity": str(principle.severity),
+            "hazard": str(principle.hazard) if principle.hazard else None,
             "message_index": self.message_index,
             "field": self.field,
             "start": self.start,
