@@ -132,7 +132,7 @@ class Detectors:
         `encoded` has the turns of each conversation as `words_of` knows them.
         """
         numbers, indices, roles = list[int](), list[int](), list[StrictRole]()
-        texts, known, lengths = list[str](), list[bytes | None](), list[int]()
+        texts, known = list[str](), list[bytes | None]()
         for number, (messages, turns) in enumerate(zip(conversations, encoded, strict=True)):
             for index, message in enumerate(messages):
                 content, role = message["content"], message["role"]
@@ -143,14 +143,14 @@ class Detectors:
                     data = turns[index]
                     texts.append(spelt_out(content) if data is None else content)
                     known.append(data)
-                    lengths.append(len(content))
         heard: dict[int, dict[int, list[Found]]] = {}
         hearing = self._hear(portions(roles, texts, known))
         for turn, (is_covered, scores) in enumerate(hearing):
             if scores or not is_covered:
-                index = indices[turn]
-                found = list(self._said(index, lengths[turn], scores, is_covered=is_covered))
-                heard.setdefault(numbers[turn], {})[index] = found
+                number, index = numbers[turn], indices[turn]
+                length = len(conversations[number][index]["content"])
+                found = list(self._said(index, length, scores, is_covered=is_covered))
+                heard.setdefault(number, {})[index] = found
         return heard
 
     def _hear(self, turns: Iterator[Spoken]) -> Iterator[_Heard]:
@@ -227,7 +227,8 @@ class Detectors:
             return [one for found in heard.values() for one in found]
         found: list[Found] = []
         for text in texts:
-            found += sorted(text.found, key=_place)
+            if text.found:
+                found += sorted(text.found, key=_place)
             if text.segment.field == CONTENT:
                 found += heard.get(text.segment.message_index, ())
         if self._tools:
