@@ -1,6 +1,6 @@
 """The review stage: a person's verdict on a sample ends its wait, and a person's word the halt of a model."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import orjson
 
@@ -26,6 +26,8 @@ from ctrainer.schemas.topics import CONSTITUTION_EVENTS, DEAD_LETTERS, REVIEW_DE
 
 STAGE = "review"
 PERSON = "person"
+Home = Callable[[bytes], int]
+"""Says in which partition all records of a key lie."""
 _VERDICTS = {ReviewVerdict.ACCEPT: Verdict.ACCEPT, ReviewVerdict.REJECT: Verdict.REJECT}
 
 
@@ -47,8 +49,9 @@ async def decided_samples(topics: Topics, partition: int | None = None) -> Async
 class Review:
     """The handler of `review.decisions`. All decisions on a sample lie in one partition: the first one counts."""
 
-    def __init__(self, *, desk: CommandDesk, topics: Topics, judges: JudgesInForce) -> None:
+    def __init__(self, *, desk: CommandDesk, topics: Topics, judges: JudgesInForce, home: Home) -> None:
         self._desk = desk
+        self._home = home
         self._topics = topics
         self._judges = judges
         self._decided: dict[int, Provisional[frozenset[str]]] = {}
@@ -79,6 +82,9 @@ class Review:
             ContractError: it is neither a decision nor a word that counts.
         """
         require_known_version(record.headers)
+        # Elsewhere nobody knows what was decided before, and a signature does not say where its record belongs.
+        if record.key is not None and self._home(record.key) != record.partition:
+            raise ContractError("foreign-partition", "record: expected in the partition of its key")
         if _lifts_halt(record):
             return [await self._resumed(record)]
         decision, sample = await self._valid(record, decided)

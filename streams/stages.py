@@ -12,7 +12,7 @@ from ctrainer.agents.privacy import PrivacyLedger
 from ctrainer.agents.records import Handler
 from ctrainer.agents.registry import AdapterRegistry
 from ctrainer.agents.rejudging import Rejudging
-from ctrainer.agents.review import Review
+from ctrainer.agents.review import Home, Review
 from ctrainer.agents.revision import Revision
 from ctrainer.agents.revision_tally import RevisionTally
 from ctrainer.agents.screening import Screening
@@ -57,6 +57,7 @@ class Parts:
     unsafe_allow_non_private: bool
     reviser: Reviser
     revision: RevisionTally
+    home: Home
 
 
 def plan_stages(roles: frozenset[Role], parts: Parts) -> list[StagePlan]:
@@ -80,7 +81,7 @@ def _screening(parts: Parts) -> Iterator[StagePlan]:
 
 def _slow_lane(parts: Parts) -> Iterator[StagePlan]:
     yield StagePlan(name="rejudging", topic=SAMPLES_SLOW_LANE, handler=Rejudging(judges=parts.force.judges))
-    review = Review(desk=parts.desk, topics=parts.topics, judges=parts.force.judges)
+    review = Review(desk=parts.desk, topics=parts.topics, judges=parts.force.judges, home=parts.home)
     yield StagePlan(name="review", topic=REVIEW_DECISIONS, handler=review, restore=review.restore)
 
 

@@ -29,6 +29,7 @@ from ctrainer.streams.judgement_metrics import JudgementMetrics
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.location import Location, locate
 from ctrainer.streams.logs import configure_logs
+from ctrainer.streams.partitioning import partition_for
 from ctrainer.streams.policy.connection import EngineConnection
 from ctrainer.streams.policy.engines import connect, engine_of
 from ctrainer.streams.reviser import ProcessReviser
@@ -191,6 +192,7 @@ async def _parts(
         unsafe_allow_non_private=settings.unsafe_allow_non_private,
         reviser=reviser,
         revision=RevisionTally(),
+        home=lambda key: partition_for(key, settings.partitions, 0),
     )
 
 

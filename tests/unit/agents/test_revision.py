@@ -159,7 +159,7 @@ class Flow:
         headers = (sign(KEY, key_id=key_id, key=key, value=value),)
         record = self.topics.append(OutputRecord("review.decisions", key, value, 1, headers))
         desk = CommandDesk(requesters=REQUESTERS, in_force=lambda: self.judges().court.reference)
-        review = Review(desk=desk, topics=self.topics, judges=self.judges)
+        review = Review(desk=desk, topics=self.topics, judges=self.judges, home=lambda _key: 0)
         await review.restore(0, record.offset)
         return await review(of(record))
 

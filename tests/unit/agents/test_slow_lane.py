@@ -85,7 +85,7 @@ class Flow:
         return [AcceptedSample.from_json(record.value) for record in self.topics.records["samples.accepted", 0]]
 
     async def reviewer(self) -> Review:
-        review = Review(desk=self.desk, topics=self.topics, judges=self.judges)
+        review = Review(desk=self.desk, topics=self.topics, judges=self.judges, home=lambda _key: 0)
         await review.restore(0, len(self.topics.records["review.decisions", 0]))
         return review
 
@@ -210,6 +210,17 @@ async def test_only_the_first_decision_counts_also_after_a_restart(flow: Flow) -
     flow.deliver(await (await flow.reviewer())(of(flow.said(ReviewVerdict.REJECT))))
     (letter,) = await (await flow.reviewer())(of(flow.said(ReviewVerdict.ACCEPT)))
     assert dict(letter.headers)["dlq.reason"] == b"already-decided"
+
+
+async def test_a_decision_that_is_sent_again_to_another_partition_is_a_dead_letter(flow: Flow) -> None:
+    await flow.screen(TO_REVIEW)
+    review, said = await flow.reviewer(), flow.said(ReviewVerdict.ACCEPT)
+    flow.deliver(await review(of(said)))
+    again = OutputRecord(said.topic, said.key, said.value, said.timestamp, said.headers, partition=1)
+    await review.restore(1, 0)
+    (letter,) = await review(of(flow.topics.append(again)))
+    assert dict(letter.headers)["dlq.reason"] == b"foreign-partition"
+    assert len(flow.accepted()) == 1
 
 
 async def test_who_may_decide_later_changes_nothing_about_what_was_decided_and_refused_before(flow: Flow) -> None:
