@@ -79,8 +79,9 @@ def _value(text: str) -> str:
 def redact(messages: Sequence[Turn], tools: Tools, findings: Sequence[Found]) -> Redacted:
     """Replace the spans of `findings` by the labels of their rules.
 
-    Overlapping spans become one, named after the widest of them. Tool arguments and definitions stay valid JSON: a
-    number turns into a string, and what a span covers of JSON's own signs is left.
+    Overlapping spans become one, named after the widest of them. Tool arguments and definitions stay valid JSON, and so
+    does what a tool returned or anybody said in JSON: a number turns into a string, and what a span covers of JSON's
+    own signs is left.
     """
     by_place: dict[Place, list[Found]] = {}
     for finding in findings:
@@ -124,7 +125,7 @@ def _redact_turn(index: int, turn: Turn, merged: Mapping[Place, Sequence[Found]]
 
     return {
         "role": turn["role"],
-        "content": replaced(CONTENT, turn["content"]),
+        "content": replaced(CONTENT, turn["content"], _replace_content),
         "tool_calls": [
             {
                 "id": replaced(id_field(number), call["id"]),
@@ -155,6 +156,20 @@ def _replace(text: str, spans: Sequence[Found], placeholders: _Placeholders) -> 
         pieces += [text[position : span.start], placeholders.of(span.source.rule.label, text[span.start : span.end])]
         position = span.end
     return "".join([*pieces, text[position:]])
+
+
+def _replace_content(text: str, spans: Sequence[Found], placeholders: _Placeholders) -> str:
+    return (_replace_json if _is_json(text) else _replace)(text, spans, placeholders)
+
+
+def _is_json(text: str) -> bool:
+    if not text.lstrip().startswith(("{", "[")):
+        return False
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def _replace_json(text: str, spans: Sequence[Found], placeholders: _Placeholders) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.loading import default_constitution
@@ -185,3 +187,40 @@ def test_half_a_megabyte_of_oddities_is_judged_in_bounded_time(unit: str) -> Non
     shown = judged(json.dumps(logged(text), ensure_ascii=False).encode())
     assert time.process_time() - started < 20
     assert shown["verdict"] in {"redact", "review", "reject"}
+
+
+HIDDEN = ("ann@example.org", SSN, TOKEN, "4111 1111 1111 1111")
+AROUND = ('"', "\\", "\n", "/path/", "\u00fc", "\u4e00", "\u200b", "{}", "\\u0041", "&#64;", "it's", "\U0001f600")
+texts = st.lists(st.sampled_from((*HIDDEN, *AROUND)), max_size=5).map(" ".join)
+values = st.recursive(
+    texts | st.sampled_from((4111111111111111, 2.5, True, None)),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(("a", "b")), inner, max_size=2)
+        | inner.map(json.dumps)
+    ),
+    max_leaves=8,
+)
+
+
+def structure(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: structure(inner) for key, inner in value.items()}
+    return [structure(inner) for inner in value] if isinstance(value, list) else None
+
+
+@settings(max_examples=80, deadline=None)
+@given(value=values, ascii_only=st.booleans(), slashed=st.booleans())
+def test_redacted_json_is_json_of_the_same_structure_and_holds_nothing(
+    *, value: Any, ascii_only: bool, slashed: bool
+) -> None:
+    written = json.dumps({"value": value}, ensure_ascii=ascii_only)
+    written = written.replace("/", r"\/") if slashed else written
+    record_ = logged("Go on")
+    call = {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": written}}]}
+    record_["request"]["messages"] += [call, {"role": "tool", "tool_call_id": "a", "content": written}]
+    shown = judged(json.dumps(record_).encode())
+    assert shown["verdict"] in {"accept", "redact", "review"}
+    for text in (shown["messages"][1]["tool_calls"][0]["function"]["arguments"], shown["messages"][2]["content"]):
+        assert structure(json.loads(text)) == structure({"value": value})
+        assert not any(hidden in text for hidden in (*HIDDEN, "4111111111111111"))

@@ -1,5 +1,6 @@
 import doctest
 import json
+import re
 
 import pytest
 
@@ -58,6 +59,19 @@ def test_tool_arguments_stay_json_when_a_number_or_several_tokens_are_replaced()
     assert parsed["card"] == "<CARD_1>"
     assert "x" not in parsed.values()
     assert "y" not in parsed.values()
+
+
+@pytest.mark.parametrize(
+    ("content", "redacted"),
+    [
+        ('{"card": 4111, "a": [4111]}', '{"card": "<CARD_1>", "a": ["<CARD_1>"]}'),
+        ('{"card": 4111,', '{"card": <CARD_1>,'),
+        ("[4111] is it", "[<CARD_1>] is it"),
+    ],
+)
+def test_what_was_said_in_json_stays_json(content: str, redacted: str) -> None:
+    findings = [found("card", place.start(), place.end()) for place in re.finditer("4111", content)]
+    assert redact([said(content)], (), findings).messages[0]["content"] == redacted
 
 
 def test_tool_definitions_are_redacted_and_stay_json() -> None:
