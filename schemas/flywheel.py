@@ -17,6 +17,8 @@ from ctrainer.schemas.training import Name
 CONTRACT_VERSIONS = frozenset({"1.0", "1.1"})
 """The record versions of the NeMo Agent Toolkit; a record without one follows Data Flywheel 1.0."""
 
+MOST_OF_A_NAME = 1_024
+"""Characters of the name of a model: decisions are remembered by it."""
 Role = Literal["system", "developer", "user", "human", "assistant", "ai", "chain", "tool", "function"]
 
 
@@ -67,7 +69,7 @@ class LoggedRequest(TypedDict):
 
     messages: NotRequired[list[LoggedMessage] | None]
     tools: NotRequired[list[dict[str, Any]] | None]
-    model: NotRequired[str | None]
+    model: NotRequired[Annotated[str, Field(max_length=MOST_OF_A_NAME)] | None]
     user: NotRequired[str | None]
     metadata: NotRequired[dict[str, Any] | None]
 

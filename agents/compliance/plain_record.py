@@ -14,6 +14,7 @@ from msgspec.json import Decoder
 from pydantic import TypeAdapter, ValidationError
 
 from ctrainer.agents.compliance.conversation import Turn
+from ctrainer.schemas.flywheel import MOST_OF_A_NAME
 from ctrainer.schemas.training import Name
 
 MAX_MESSAGES = 1_000
@@ -53,7 +54,7 @@ class PlainRequest(Struct, frozen=True, gc=False):
 
     messages: Annotated[list[PlainMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
     tools: _Nothing = None
-    model: str | None = None
+    model: Annotated[str, Meta(max_length=MOST_OF_A_NAME)] | None = None
     user: str | None = None
     metadata: dict[str, str] | None = None
 

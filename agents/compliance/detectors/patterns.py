@@ -7,7 +7,7 @@ UTF-8 as bytes: word characters, digits and the folding of case are those of ASC
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import hyperscan
@@ -128,7 +128,7 @@ def fault_of_pattern(pattern: str, *, ignore_case: bool = False) -> str | None:
     return None
 
 
-@cache
+@lru_cache(maxsize=4_096)
 def fault_of_expression(expression: str) -> str | None:
     """Return why RE2 alone, which confirms spans and takes them back, cannot use an expression, or None."""
     if any(anchor in expression.encode().replace(rb"\\", b"") for anchor in _ABSOLUTE_ANCHORS):

@@ -16,6 +16,10 @@ MAXIMUM_WORK = 10_000_000
 """Places of the schema, references followed, times characters of the arguments: some tens of milliseconds."""
 MAXIMUM_DEPTH = 64
 """Levels of the schema, references followed."""
+MAXIMUM_BYTES = 65_536
+"""Of the schema; compiled, it takes twenty times as much."""
+REMEMBERED = 128
+"""Schemas that are kept compiled."""
 
 
 class Fit(Enum):
@@ -42,7 +46,7 @@ def fit(arguments: str, schema: Any) -> Fit:
         instance = orjson.loads(arguments)
     except (TypeError, orjson.JSONDecodeError):
         return Fit.UNCHECKED
-    checker = _checker(document)
+    checker = _checker(document) if len(document) <= MAXIMUM_BYTES else None
     if checker is None or checker[1] * len(arguments) > MAXIMUM_WORK:
         return Fit.UNCHECKED
     try:
@@ -51,7 +55,7 @@ def fit(arguments: str, schema: Any) -> Fit:
         return Fit.UNCHECKED
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=REMEMBERED)
 def _checker(document: bytes) -> tuple[jsonschema_rs.Validator, int] | None:
     """Return the compiled schema and its weight, or None when it cannot be checked. Equal ones are compiled once."""
     schema = orjson.loads(document)

@@ -10,6 +10,7 @@ from ctrainer.agents.compliance.shape import ShapedSample, shape
 from ctrainer.schemas.errors import ContractError
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": '{"q": 1}'}}
+QUESTION = {"role": "user", "content": "Hello"}
 BARE_CALL = {"function": {"name": "find", "arguments": {"q": 1}}}
 
 
@@ -102,6 +103,8 @@ def test_a_given_conversation_id_counts() -> None:
         (b"{}", "missing-field"),
         (json.dumps(record(client_id="a/b")).encode(), "wrong-type"),
         (json.dumps(record(timestamp="soon")).encode(), "wrong-type"),
+        (json.dumps(record(request={"messages": [QUESTION], "model": "m" * 1_025})).encode(), "wrong-type"),
+        (json.dumps(record(request={"messages": [QUESTION], "model": "m" * 1_025}, x=[1])).encode(), "wrong-type"),
         (json.dumps(record(request={"messages": []})).encode(), "no-messages"),
         (json.dumps(record(response={"choices": None})).encode(), "no-choices"),
         (json.dumps(record(response={}, error_details="boom")).encode(), "logged-error"),

@@ -92,6 +92,15 @@ def test_a_schema_that_cannot_be_checked_in_bounded_time_is_noted_and_never_brea
     assert fit('{"a": 1}', schema) is Fit.UNCHECKED
 
 
+def test_a_schema_that_would_fill_the_memory_is_noted_and_not_kept() -> None:
+    kept = tool_schemas._checker.cache_info().currsize
+    for number in range(3):
+        wide = {"properties": {f"p{number}-{place}": {"type": "string"} for place in range(10_000)}}
+        assert fit("{}", wide) is Fit.UNCHECKED
+    assert tool_schemas._checker.cache_info().currsize == kept
+    assert tool_schemas._checker.cache_info().maxsize == tool_schemas.REMEMBERED
+
+
 def nested(depth: int, leaf: Any, *path: str) -> Any:
     for _ in range(depth):
         for step in path:
