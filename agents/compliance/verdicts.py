@@ -14,7 +14,7 @@ REMEMBERED: Final = 16_384
 """Decisions kept in this process; about 10 MB."""
 
 
-class Case(Struct, frozen=True):
+class Case(Struct, frozen=True, cache_hash=True):
     """All of a sample that the policy may depend on: equal for samples that differ only in text and places.
 
     `findings` are the distinct (principle, rule, score, role) in order.
