@@ -95,7 +95,7 @@ class Court:
     def conclude(self, examination: Examination, decision: Decision) -> Judgement:
         """Carry out what the policy decided: whatever goes on, also to revision or review, is redacted first."""
         result, sample = decision.result, examination.sample
-        if result.verdict is Verdict.REJECT or not result.redact:
+        if not result.redact or result.verdict is Verdict.REJECT:
             return Judgement(result.verdict, decision, Redacted(sample.messages, sample.tools, sample.redactions))
         to_redact = [found for found in examination.findings if found.breaches and _is_of(found, result.redact)]
         redacted = redact(sample.messages, sample.tools, to_redact)

@@ -80,10 +80,11 @@ class Verdicts:
         Raises:
             PolicyError: a case has no decision.
         """
-        asked = Counter(cases)
-        decisions = self._remembered(asked)
-        missing = [case for case in asked if case not in decisions]
-        remembered = asked.total() - sum(asked[case] for case in missing)
+        asked = list(cases)
+        distinct = dict.fromkeys(asked)
+        decisions = self._remembered(distinct)
+        missing = [case for case in distinct if case not in decisions]
+        remembered = sum(case in decisions for case in asked) if missing else len(asked)
         shared = await self._shared(missing) if missing else {}
         undecided = [case for case in missing if case not in shared]
         decided = await self._decided(undecided) if undecided else {}
