@@ -1,6 +1,7 @@
 """Replacing spans by typed placeholders that are the same for the same text throughout a conversation."""
 
 import re
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -174,7 +175,13 @@ def _is_json(text: str) -> bool:
 
 def _replace_json(text: str, spans: Sequence[Found], placeholders: _Placeholders) -> str:
     """Replace spans of JSON text token by token: inside a string literal in place, any other value as a whole."""
-    return _TOKEN.sub(lambda token: _replace_token(token, spans, placeholders), text)
+    starts, ends = [span.start for span in spans], [span.end for span in spans]
+
+    def replaced(token: re.Match[str]) -> str:
+        touched = spans[bisect_right(ends, token.start()) : bisect_left(starts, token.end())]
+        return _replace_token(token, touched, placeholders) if touched else token.group()
+
+    return _TOKEN.sub(replaced, text)
 
 
 def _replace_token(token: re.Match[str], spans: Sequence[Found], placeholders: _Placeholders) -> str:

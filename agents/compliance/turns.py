@@ -36,6 +36,7 @@ class Turns:
     def __init__(self) -> None:
         self._turns: list[Turn] = []
         self._open: list[Call] = []
+        self._open_ids: set[str] = set()
         self._calls: list[tuple[Call, str]] = []
         self._answers: list[tuple[Turn, Call]] = []
         self._notes: list[Note] = []
@@ -117,7 +118,7 @@ class Turns:
 
     def _opened_call(self, logged: LoggedToolCall, path: str) -> Call:
         call_id = logged.get("id") or ""
-        if call_id and any(other["id"] == call_id for other in self._open):
+        if call_id in self._open_ids:
             raise ContractError("broken-tool-link", f"{path}.id: an open call has the same id")
         if logged.get("type") is None:
             self._note("tool-call-type-assigned", f"{path}.type")
@@ -125,6 +126,7 @@ class Turns:
         function = CalledFunction(name=logged["function"]["name"], arguments=arguments)
         call = Call(id=call_id, type="function", function=function)
         self._open.append(call)
+        self._open_ids |= {call_id} if call_id else set()
         self._calls.append((call, path))
         return call
 
@@ -143,7 +145,7 @@ class Turns:
 
     def _answered_call(self, call_id: str | None, path: str) -> Call:
         """Return the call that a tool's answer belongs to: by id, else by order."""
-        by_id = [call for call in self._open if call["id"] == call_id] if call_id else []
+        by_id = [call for call in self._open if call["id"] == call_id] if call_id in self._open_ids else []
         candidates = by_id or [call for call in self._open if not call_id or not call["id"]]
         if not candidates:
             raise ContractError("broken-tool-link", f"{path}.tool_call_id: answers no open call")
@@ -152,6 +154,7 @@ class Turns:
             self._note("tool-answer-linked-by-order", f"{path}.tool_call_id")
             call["id"] = call["id"] or call_id or ""
         self._open.remove(call)
+        self._open_ids.discard(call["id"])
         return call
 
     def _note(self, code: str, path: str) -> None:

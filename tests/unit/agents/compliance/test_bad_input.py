@@ -189,6 +189,18 @@ def test_half_a_megabyte_of_oddities_is_judged_in_bounded_time(unit: str) -> Non
     assert shown["verdict"] in {"redact", "review", "reject"}
 
 
+def test_a_megabyte_of_calls_and_tools_is_judged_in_bounded_time() -> None:
+    record_ = logged("Go on", *["{}"] * 10_000)
+    record_["request"]["tools"] = [{"name": "f", "description": f"ask a{number}@b.org"} for number in range(5_000)]
+    line = json.dumps(record_, separators=(",", ":")).encode()
+    assert 900_000 < len(line) < 1_048_576
+    started = time.process_time()
+    shown = judged(line)
+    assert time.process_time() - started < 4
+    assert shown["verdict"] == "redact"
+    assert shown["tools"][-1]["description"] == "ask <EMAIL_5000>"
+
+
 HIDDEN = ("ann@example.org", SSN, TOKEN, "4111 1111 1111 1111")
 AROUND = ('"', "\\", "\n", "/path/", "\u00fc", "\u4e00", "\u200b", "{}", "\\u0041", "&#64;", "it's", "\U0001f600")
 texts = st.lists(st.sampled_from((*HIDDEN, *AROUND)), max_size=5).map(" ".join)
