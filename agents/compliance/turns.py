@@ -188,9 +188,13 @@ def _decode(arguments: str, path: str) -> dict[str, object]:
 
 def _encode(arguments: dict[str, object], path: str) -> str:
     try:
-        return orjson.dumps(arguments).decode()
+        encoded = orjson.dumps(arguments)
+        is_same = bool(orjson.loads(encoded) == arguments)  # what JSON has no number for is written as null
     except (TypeError, ValueError) as error:
         raise ContractError("invalid-tool-arguments", f"{path}: cannot be written as JSON") from error
+    if not is_same:
+        raise ContractError("invalid-tool-arguments", f"{path}: holds a number that JSON does not have")
+    return encoded.decode()
 
 
 def _free_id(number: int, taken: set[str]) -> str:

@@ -33,6 +33,18 @@ def codes(sample: ShapedSample) -> list[tuple[str, str]]:
     return [(repair["code"], repair["path"]) for repair in sample.repairs]
 
 
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "Infinity", "NaN", "1" * 25])
+@pytest.mark.parametrize("place", ["tools", "arguments"])
+def test_a_number_that_json_does_not_have_is_not_changed_into_another_value(number: str, place: str) -> None:
+    call = {"function": {"name": "f", "arguments": {"a": 7.25}}}
+    messages = [QUESTION, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    whole = record(request={"messages": messages, "tools": [{"name": "f", "b": 8.25}]})
+    shape(json.dumps(whole).encode())
+    with pytest.raises(ContractError) as refused:
+        shape(json.dumps(whole).replace("8.25" if place == "tools" else "7.25", number).encode())
+    assert refused.value.reason in {"wrong-type", "invalid-tool-arguments", "not-json"}
+
+
 def test_a_well_formed_record_needs_no_repair() -> None:
     sample = shaped(record(temperature=0.2))
     assert [(turn["role"], turn["content"]) for turn in sample.messages] == [
