@@ -11,8 +11,9 @@ from transformers import AutoTokenizer
 
 from ctrainer.trainer.sentence_encoder import SentenceEncoder
 from scripts.encoder_packages import all_minilm, all_mpnet
+from scripts.frozen_layers import FrozenLayers
 
-MOST_TOKENS = 112
+_MOST_TOKENS = 112
 _LONGEST_WORD_TOKENS = 12
 _WORD = re.compile("[a-z]{2,20}")
 
@@ -22,8 +23,8 @@ Vectors = NDArray[np.float32]
 class Encoders:
     """MiniLM for words and MPNet for texts (all-MiniLM-L6-v2 and all-mpnet-base-v2, Apache-2.0).
 
-    `vocabulary` holds the whole words that MiniLM knows, sorted; `digest` names MPNet's weights. Vectors are kept in
-    the folder `remembered`, if one is named.
+    `vocabulary` holds the whole words that MiniLM knows, sorted; `frozen` are MPNet's first layers. What they make of
+    texts is kept in the folder `remembered`, if one is named.
     """
 
     def __init__(self, remembered: Path | None = None) -> None:
@@ -32,9 +33,9 @@ class Encoders:
         self.vocabulary = sorted(
             word for word in AutoTokenizer.from_pretrained(minilm).get_vocab() if _WORD.fullmatch(word)
         )
-        self.digest = texts.digest
+        self.frozen = FrozenLayers(mpnet, file=remembered and remembered / "states.pt")
         self._words = _Remembered(words, _LONGEST_WORD_TOKENS, remembered and remembered / "words.npz")
-        self._texts = _Remembered(texts, MOST_TOKENS, remembered and remembered / "texts.npz")
+        self._texts = _Remembered(texts, _MOST_TOKENS, remembered and remembered / "texts.npz")
 
     def of_words(self, words: Sequence[str]) -> Vectors:
         """Return MiniLM's vector of each word."""
@@ -44,17 +45,12 @@ class Encoders:
         """Return MPNet's vector of each text."""
         return self._texts.encode(texts)
 
-    def cut(self, texts: Sequence[str]) -> frozenset[str]:
-        """Return the texts that MPNet does not read to their end."""
-        whole = self._texts.encoder.reads_whole(texts, most_tokens=MOST_TOKENS)
-        return frozenset(text for text, is_whole in zip(texts, whole, strict=True) if not is_whole)
-
 
 class _Remembered:
     """An encoder whose vectors are kept in a file, if one is named, by the digests of their texts."""
 
     def __init__(self, encoder: SentenceEncoder, most_tokens: int, file: Path | None) -> None:
-        self.encoder = encoder
+        self._encoder = encoder
         self._most_tokens = most_tokens
         self._file = file
         self._vectors: dict[str, NDArray[np.float16]] = {}
@@ -66,7 +62,7 @@ class _Remembered:
         digests = [hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:32] for text in texts]
         unknown = {digest: text for digest, text in zip(digests, texts, strict=True) if digest not in self._vectors}
         if unknown:
-            fresh = self.encoder.encode(list(unknown.values()), most_tokens=self._most_tokens)
+            fresh = self._encoder.encode(list(unknown.values()), most_tokens=self._most_tokens)
             self._vectors |= dict(zip(unknown, fresh.astype(np.float16), strict=True))
             if self._file is not None:
                 np.savez(

@@ -1,6 +1,8 @@
 """Measures the harm score by cross-validation: nothing of a fold is in the training that it is scored by."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from ctrainer.agents.compliance.harm_folds import digest_of_text
 from scripts.harm_corpus import POOLED, Example, fold_numbers
-from scripts.harm_fitting import Knowledge, fit, scored
+from scripts.harm_fitting import Knowledge, Said, fit, scored
 from scripts.harm_training import Floats
 
 _FOLDS = 5
@@ -34,13 +36,18 @@ def cross_validated(examples: Sequence[Example], known: Knowledge) -> Folded:
     look: list[Mapping[str, float]] = [{}] * len(examples)
     thresholds = np.zeros(len(examples))
     for number in range(_FOLDS):
-        weights = fit([e for e, f in zip(examples, fold, strict=True) if f != number], known)
         rows = np.flatnonzero(fold == number).tolist()
-        said = scored(weights, [examples[row] for row in rows], known)
+        training = [e for e, f in zip(examples, fold, strict=True) if f != number]
+        said = _said(training, [examples[row] for row in rows], known)
         thresholds[rows] = said.threshold
         for row, score, second in zip(rows, said.harm, said.look, strict=True):
             harm[row], look[row] = score, second
     return Folded(harm, look, thresholds)
+
+
+def _said(training: Sequence[Example], examples: Sequence[Example], known: Knowledge) -> Said:
+    with tempfile.TemporaryDirectory() as folder:
+        return scored(fit(training, known, Path(folder)), Path(folder), examples, known)
 
 
 def fold_scores(examples: Sequence[Example], folded: Folded, *, threshold: float) -> dict[str, dict[str, float]]:
@@ -61,9 +68,8 @@ def by_source(examples: Sequence[Example], known: Knowledge, sources: Sequence[s
     """Return, for each of some sources, what a model says that was trained on all others."""
     tables = {}
     for source in sources:
-        weights = fit([example for example in examples if example.source != source], known)
         left = [example for example in examples if example.source == source]
-        said = scored(weights, left, known)
+        said = _said([example for example in examples if example.source != source], left, known)
         harm, look = _highest(said.harm), _highest(said.look)
         tables[source] = {
             "harm": _source_row(left, harm, harm >= said.threshold),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +12,10 @@ from sklearn.linear_model import LogisticRegression
 
 from ctrainer.agents.compliance.harm import HarmModel
 from ctrainer.agents.compliance.spoken import Spoken
+from scripts.frozen_layers import FrozenLayers
 from scripts.harm_corpus import Example, fold_numbers
-from scripts.harm_encoders import MOST_TOKENS, Encoders
-from scripts.harm_teacher import Teacher, fit_teacher
+from scripts.harm_encoders import Encoders
+from scripts.harm_teacher import fit_teacher
 from scripts.harm_threshold import FLOOR, lower_for_answers, threshold_of
 from scripts.harm_training import (
     Calibration,
@@ -37,19 +39,14 @@ _TAUGHT_WEIGHT = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knowledge:
-    """What does not depend on any label: our own sentences, unlabelled texts, and the vectors of encoders.
-
-    `encoder` is the SHA-256 of the weights that made the vectors of texts, `cut` are those that it did not read to
-    their end.
-    """
+    """What does not depend on any label: our own sentences, unlabelled texts, and what encoders make of texts."""
 
     own: Sequence[Example]
     unlabelled: Sequence[str]
     words: Sequence[str]
     word_vectors: NDArray[np.float32]
-    encoder: str
     text_vectors: Mapping[str, NDArray[np.float32]]
-    cut: frozenset[str]
+    frozen: FrozenLayers
 
     def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the encoder's vectors of texts: shape (texts, dimensions)."""
@@ -68,9 +65,8 @@ def knowledge(
         unlabelled=unlabelled,
         words=words,
         word_vectors=encoders.of_words(words),
-        encoder=encoders.digest,
         text_vectors=dict(zip(texts, encoders.of_texts(texts), strict=True)),
-        cut=encoders.cut(texts),
+        frozen=encoders.frozen,
     )
 
 
@@ -98,13 +94,6 @@ class _Material:
         return csr_matrix(hstack([words, csr_matrix(self.features.priors[rows])]))
 
 
-class Weights(NamedTuple):
-    """The weights files of the harm score and of the second look."""
-
-    harm: bytes
-    look: bytes
-
-
 class Said(NamedTuple):
     """What the run time makes of texts: the harm score, the second look, and the threshold of both."""
 
@@ -113,37 +102,30 @@ class Said(NamedTuple):
     threshold: float
 
 
-def fit(examples: Sequence[Example], known: Knowledge) -> Weights:
-    """Return the weights trained on all examples; everything but the weights is chosen by inner folds."""
-    teacher = _teacher([*examples, *known.own], known)
-    material = _material(examples, known, teacher)
-    held_out = _held_out(examples, material, known)
+def fit(examples: Sequence[Example], known: Knowledge, look: Path) -> bytes:
+    """Return the weights of the harm score trained on all examples, and write those of the second look to a folder.
+
+    Everything but the weights is chosen by inner folds, or by examples that are held out.
+    """
+    material = _material(examples, known)
+    held_out = _held_out(examples, material)
     harm, hazards = material.fitted(np.zeros(0, np.int64))
     calibration = _calibration(examples, held_out, [str(code) for code in hazards.classes_])
     weights = packed(material.terms, harm, hazards, calibration)
-    look = fit_second_look(
-        examples,
-        np.stack([held_out.logits, held_out.taught], 1),
-        teacher,
-        encoder=known.encoder,
-        most_tokens=MOST_TOKENS,
-        harm=HarmModel.read(weights).version,
-    )
-    return Weights(weights, look)
+    fit_second_look(examples, known.own, held_out.logits, known.frozen, look, harm=HarmModel.read(weights).version)
+    return weights
 
 
-def scored(weights: Weights, examples: Sequence[Example], known: Knowledge) -> Said:
+def scored(weights: bytes, look: Path, examples: Sequence[Example], known: Knowledge) -> Said:
     """Return what the run time makes of texts."""
-    model = HarmModel.read(weights.harm)
+    model = HarmModel.read(weights)
     said = model.scores(Spoken.of([(example.role, example.text) for example in examples]))
-    texts = [example.text for example in examples]
-    whole = [text not in known.cut for text in texts]
-    look = looked_at(weights.look, model, examples, known.vectors(texts), whole)
-    return Said(said, look, model.threshold)
+    return Said(said, looked_at(look, model, examples, known.frozen), model.threshold)
 
 
-def _material(labelled: Sequence[Example], known: Knowledge, teacher: Teacher) -> _Material:
+def _material(labelled: Sequence[Example], known: Knowledge) -> _Material:
     examples = [*labelled, *known.own]
+    teacher = fit_teacher(known.vectors([example.text for example in examples]), examples)
     taught: Floats = 1 / (1 + np.exp(-teacher.logits(known.vectors(known.unlabelled))))
     texts = [*(example.text for example in examples), *known.unlabelled]
     terms = vocabulary(texts, known.words, known.word_vectors)
@@ -156,35 +138,27 @@ def _material(labelled: Sequence[Example], known: Knowledge, teacher: Teacher) -
     )
 
 
-def _teacher(examples: Sequence[Example], known: Knowledge) -> Teacher:
-    return fit_teacher(known.vectors([example.text for example in examples]), examples)
-
-
 class _HeldOut(NamedTuple):
-    """Of each labelled text by models of other inner folds: logits of the score and a teacher, likeliest hazard."""
+    """Of each labelled text by models of other inner folds: logits of the score, likeliest hazard."""
 
     logits: Floats
-    taught: Floats
     hazards: NDArray[np.str_]
 
 
-def _held_out(examples: Sequence[Example], material: _Material, known: Knowledge) -> _HeldOut:
+def _held_out(examples: Sequence[Example], material: _Material) -> _HeldOut:
     fold = fold_numbers(examples, folds=_INNER_FOLDS, seed=_INNER_SEED)
-    found = _HeldOut(np.zeros(len(examples)), np.zeros(len(examples)), np.full(len(examples), "", dtype="<U4"))
+    found = _HeldOut(np.zeros(len(examples)), np.full(len(examples), "", dtype="<U4"))
     for number in range(_INNER_FOLDS):
         rows = np.flatnonzero(fold == number)
         harm, hazards = material.fitted(rows)
-        texts = [example.text for example, other in zip(examples, fold, strict=True) if other == number]
         found.logits[rows] = harm.logits(Features(material.features.counts[rows], material.features.priors[rows]))
         found.hazards[rows] = hazards.predict(material.words(rows))
-        teacher = _teacher([*(e for e, f in zip(examples, fold, strict=True) if f != number), *known.own], known)
-        found.taught[rows] = teacher.logits(known.vectors(texts))
     return found
 
 
 def _calibration(examples: Sequence[Example], held_out: _HeldOut, codes: Sequence[str]) -> Calibration:
     """Fit Platt's sigmoid for each attributed hazard; a hazard with few texts leans on all of them."""
-    logits, _, hazards = held_out
+    logits, hazards = held_out
     truth = np.array([example.harmful for example in examples])
     counted = np.array([example.weight > 0 for example in examples])
     slope, offset = {}, {}

@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from sklearn.cluster import MiniBatchKMeans
 
-from ctrainer.agents.compliance.second_look import kernel
 from scripts.harm_corpus import Example
 
 Vectors = NDArray[np.float32]
-UNIT = 1 / 400
-"""Landmarks are whole multiples of this, so that each number fits in one signed byte."""
+_UNIT = 1 / 400
+"""Landmarks are whole multiples of this."""
 _LANDMARKS = 512
 _INVERSE_PENALTY = 10.0
 _ITERATIONS = 60
@@ -59,9 +58,16 @@ def fit_teacher(vectors: Vectors, examples: Sequence[Example]) -> Teacher:
     return Teacher(landmarks, whitening @ found[:-1], float(found[-1]))
 
 
+def kernel(vectors: Vectors, landmarks: Vectors) -> Vectors:
+    """Return the Gaussian kernel of each vector to each landmark: shape (vectors, landmarks)."""
+    squares = (vectors**2).sum(1)[:, None] + (landmarks**2).sum(1) - 2 * vectors @ landmarks.T
+    values: Vectors = np.exp(-np.maximum(squares, 0)).astype(np.float32)
+    return values
+
+
 def _landmarks(vectors: Vectors) -> Vectors:
     clusters = MiniBatchKMeans(
         min(_LANDMARKS, len(vectors)), random_state=0, n_init=1, batch_size=2_048, max_iter=20
     ).fit(vectors)
-    landmarks: Vectors = np.clip(np.rint(clusters.cluster_centers_ / UNIT), -127, 127).astype(np.float32)
-    return landmarks * np.float32(UNIT)
+    landmarks: Vectors = np.clip(np.rint(clusters.cluster_centers_ / _UNIT), -127, 127).astype(np.float32)
+    return landmarks * np.float32(_UNIT)

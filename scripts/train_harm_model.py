@@ -1,6 +1,6 @@
 """Trains and measures the harm score and the second look.
 
-python -m scripts.train_harm_model --data DIR [--evaluate] [--output FILE] [--second-look FILE] [--folds FILE]
+python -m scripts.train_harm_model --data DIR [--evaluate] [--output FILE --second-look FOLDER] [--folds FILE]
     [--leave-out SOURCE ...] [--vectors FOLDER]
 """
 
@@ -23,18 +23,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with one folder for each data set")
     parser.add_argument("--evaluate", action="store_true", help="print the cross-validated tables as JSON")
     parser.add_argument("--output", type=Path, help="file to write the weights to")
-    parser.add_argument("--second-look", type=Path, help="file to write the weights of the second look to")
+    parser.add_argument("--second-look", type=Path, help="folder to write the second look to, with --output")
     parser.add_argument("--folds", type=Path, help="file to write the scores of held-out folds to, by digest of text")
     parser.add_argument("--leave-out", nargs="*", default=[], help="sources to measure without any text of theirs")
     parser.add_argument("--vectors", type=Path, help="folder in which the encoders' vectors are kept between runs")
     options = parser.parse_args(arguments)
     examples = load(options.data)
     known = knowledge(examples, own_phrases(), unlabelled(options.data), Encoders(options.vectors))
-    if options.output or options.second_look:
-        weights = fit(examples, known)
-        for file, content in ((options.output, weights.harm), (options.second_look, weights.look)):
-            if file:
-                file.write_bytes(content)
+    if options.output and options.second_look:
+        options.second_look.mkdir(parents=True, exist_ok=True)
+        options.output.write_bytes(fit(examples, known, options.second_look))
     if options.evaluate or options.folds:
         folded = cross_validated(examples, known)
         print(json.dumps(by_folds(examples, folded), indent=1))

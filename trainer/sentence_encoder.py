@@ -30,8 +30,8 @@ class SentenceEncoder:
         self._tokenizer = tokenizer
 
     @classmethod
-    def load(cls, folder: Path, *, digest: str | None = None) -> "SentenceEncoder":
-        """Load the encoder of a folder; nothing is fetched from anywhere.
+    def load(cls, folder: Path, *, digest: str | None = None, adapter: Path | None = None) -> "SentenceEncoder":
+        """Load the encoder of a folder, changed by the LoRA adapter of another one; nothing is fetched from anywhere.
 
         Raises:
             NoEncoderError: there is none, or its weights are not those of `digest`.
@@ -47,6 +47,10 @@ class SentenceEncoder:
         except (OSError, ValueError) as error:
             expected = f"expected a folder with {WEIGHTS}, config.json and a tokenizer"
             raise NoEncoderError(f"sentence encoder {str(folder)!r}: {type(error).__name__}; {expected}") from error
+        if adapter is not None:
+            from peft import PeftModel  # noqa: PLC0415 - as above
+
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
         return cls(model.eval(), tokenizer, digest=found)
 
     def encode(self, texts: Sequence[str], *, most_tokens: int) -> NDArray[np.float32]:

@@ -1,18 +1,17 @@
 """The second look: what the harm score and a sentence encoder's vector of a text together say of it.
 
-A kernel machine on vectors beside the linear score: they err on different texts. Trained by
-`scripts/train_harm_model.py`; docs/harm-score.md has its measured accuracy.
+A direction in the vectors of an encoder that was adapted to tell harm, beside the linear score: they err on different
+texts. Trained by `scripts/train_harm_model.py`; docs/harm-score.md has its measured accuracy.
 """
 
-import gzip
 import hashlib
 import json
-from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from typing import Any, Self
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,8 @@ from ctrainer.agents.compliance.harm import HarmModel
 from ctrainer.agents.compliance.spoken import Spoken
 
 _PACKAGE = "ctrainer.agents.compliance"
-_WEIGHTS = "second_look.json.gz"
+_FOLDER = "second_look_weights"
+WEIGHTS = "second_look.json"
 _STEEPEST = 60.0
 _NAMED_FROM = 1e-9
 """The likeliest hazard of a text is asked for, however unlikely harm is."""
@@ -32,48 +32,47 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecondLook:
-    """The trained weights. `version` is a digest of them; `encoder` is the SHA-256 of the weights that make vectors.
+    """The trained weights. `version` is a digest of them; `encoder` is the SHA-256 of the encoder's own weights.
 
-    The logit of harm is `bias`, `share` of the harm score's logit and the Gaussian kernels of the vector to
-    `landmarks`, weighted by `kernels`. `shifts` is added to the logit of a role's turns. The probability is stretched
-    so that where training calls a text harmful (`threshold`) lies at the threshold of the harm score `harm`.
+    `adapter` is the folder of the LoRA adapter that the encoder needs, `adapted` the SHA-256 of its weights. The logit
+    of harm is `bias`, `share` of the harm score's logit and the length of the vector along `direction`. `shifts` is
+    added to the logit of a role's turns. The probability is stretched so that where training calls a text harmful
+    (`threshold`) lies at the threshold of the harm score `harm`.
     """
 
     version: str
     harm: str
     encoder: str
+    adapter: Path
+    adapted: str
     most_tokens: int
     bias: float
     share: float
     shifts: Mapping[str, float]
     threshold: float
-    landmarks: Vectors
-    kernels: Floats
+    direction: Vectors
 
     @classmethod
     @cache
     def packaged(cls) -> Self:
         """Return the weights that come with this package, read once."""
-        return cls.read(files(_PACKAGE).joinpath(_WEIGHTS).read_bytes())
+        return cls.read(Path(str(files(_PACKAGE).joinpath(_FOLDER))))
 
     @classmethod
-    def read(cls, weights: bytes) -> Self:
-        """Return the second look of a weights file.
+    def read(cls, folder: Path) -> Self:
+        """Return the second look of a folder that holds its weights beside its adapter.
 
         Raises:
-            OSError: the bytes are not gzip.
-            ValueError: the bytes are not JSON, or numbers are missing.
+            OSError: there are no weights.
+            ValueError: they are not JSON, or numbers are missing.
         """
-        document = json.loads(gzip.decompress(weights))
-        kernels = np.array(document["kernels"], np.float64)
+        weights = (folder / WEIGHTS).read_bytes()
+        document = json.loads(weights)
         return cls(
             version="second-" + hashlib.sha256(weights).hexdigest()[:16],
-            **{
-                name: document[name]
-                for name in ("harm", "encoder", "most_tokens", "bias", "share", "shifts", "threshold")
-            },
-            landmarks=_landmarks(document["landmarks"]).reshape(len(kernels), -1),
-            kernels=kernels,
+            adapter=folder,
+            direction=np.array(document.pop("direction"), np.float32),
+            **document,
         )
 
     def scores(
@@ -86,7 +85,7 @@ class SecondLook:
         less is said than by the harm score, so that nothing is acquitted for its beginning.
         """
         logits = self.bias + self.share * replace(harm, shifts={}).logits(spoken)
-        logits += kernel(vectors, self.landmarks) @ self.kernels
+        logits += vectors @ self.direction
         logits += [self.shifts.get(role, 0.0) for role in spoken.roles]
         named = [max(said, key=said.__getitem__, default=None) for said in harm.above(_NAMED_FROM).scores(spoken)]
         seen: list[Mapping[str, float]] = [
@@ -105,18 +104,5 @@ class SecondLook:
         return np.where(given < self.threshold, given * low, 1 - (1 - given) * high)
 
 
-def kernel(vectors: Vectors, landmarks: Vectors) -> Vectors:
-    """Return the Gaussian kernel of each vector to each landmark: shape (vectors, landmarks)."""
-    squares = (vectors**2).sum(1)[:, None] + (landmarks**2).sum(1) - 2 * vectors @ landmarks.T
-    values: Vectors = np.exp(-np.maximum(squares, 0)).astype(np.float32)
-    return values
-
-
 def _highest(scores: Mapping[str, float]) -> float:
     return max(scores.values(), default=0.0)
-
-
-def _landmarks(packed: Mapping[str, Any]) -> Vectors:
-    """Return what is stored as one signed byte a number, in units of `unit`."""
-    numbers = np.frombuffer(b64decode(packed["numbers"]), np.int8)
-    return numbers.astype(np.float32) * np.float32(packed["unit"])

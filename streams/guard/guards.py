@@ -53,7 +53,7 @@ def guard_model(
 def _encoder_guard(folder: Path) -> EncoderGuard:
     look = SecondLook.packaged()
     try:
-        encoder = SentenceEncoder.load(folder, digest=look.encoder)
+        encoder = SentenceEncoder.load(folder, digest=look.encoder, adapter=look.adapter)
     except NoEncoderError as error:
         raise SettingsError(f"CTRAINER_GUARD_ENCODER: {error}") from error
     return EncoderGuard(encoder, look, HarmModel.packaged())

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from ctrainer.trainer.sentence_encoder import NoEncoderError, SentenceEncoder
@@ -41,6 +42,17 @@ def test_what_stands_after_the_most_tokens_is_not_read_and_told(folder: Path) ->
     first, second = encoder.encode(texts, most_tokens=5)
     assert first != pytest.approx(second)
     assert encoder.reads_whole(texts, most_tokens=5) == [True, True]
+
+
+def test_an_adapter_changes_what_the_encoder_sees(folder: Path, tmp_path: Path) -> None:
+    adapted = get_peft_model(
+        BertModel.from_pretrained(folder), LoraConfig(r=2, target_modules=["query"], init_lora_weights=False)
+    )
+    adapted.save_pretrained(tmp_path)
+    plain, other = SentenceEncoder.load(folder), SentenceEncoder.load(folder, adapter=tmp_path)
+    text = ["bread and butter and more"]
+    assert plain.encode(text, most_tokens=16) != pytest.approx(other.encode(text, most_tokens=16), abs=1e-4)
+    assert plain.digest == other.digest
 
 
 def test_only_the_weights_that_are_named_are_taken(folder: Path) -> None:

@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,13 +20,14 @@ LOOK = SecondLook(
     version="second-test",
     harm=HARM.version,
     encoder="",
+    adapter=Path("nowhere"),
+    adapted="",
     most_tokens=8,
     bias=0.0,
     share=0.01,
     shifts={"assistant": -20.0},
     threshold=0.5,
-    landmarks=np.eye(2, dtype=np.float32),
-    kernels=np.array([6.0, -6.0]),
+    direction=np.array([6.0, -6.0], np.float32),
 )
 
 
