@@ -9,7 +9,7 @@ under a bidirectional override loses the override and keeps its order; `backward
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import re2
 
@@ -154,15 +154,15 @@ def undisguised_all(texts: Sequence[str]) -> list[bytes | None]:
         found: list[bytes | None] = [text.encode() for text in texts]
     except UnicodeEncodeError:  # a lone surrogate
         return [undisguised(text) for text in texts]
-    unusual = [(number, data) for number, data in enumerate(found) if data is not None and not data.isascii()]
-    for place in disguised([data for _, data in unusual]):
-        found[unusual[place][0]] = None
+    for number in disguised(found):
+        found[number] = None
     return found
 
 
-def disguised(texts: Sequence[bytes]) -> Iterator[int]:
-    """Yield the numbers of the texts (UTF-8) that `normalized` would change, by one search through all of them."""
-    return hit_texts(_DISGUISED, texts)
+def disguised(texts: Sequence[bytes | None]) -> list[int]:
+    """Return the numbers of the texts (UTF-8) that `normalized` would change, by one search through all of them."""
+    unusual = [(number, data) for number, data in enumerate(texts) if data is not None and not data.isascii()]
+    return [unusual[place][0] for place in hit_texts(_DISGUISED, [data for _, data in unusual])]
 
 
 def _without_disguise(text: str) -> tuple[str, list[int] | None]:

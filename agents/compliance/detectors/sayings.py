@@ -19,9 +19,8 @@ class Saying(Struct, frozen=True):
 def sayings(samples: Sequence[tuple[Sequence[Turn], Tools]]) -> list[Saying | None]:
     """Return what is said in each sample; None where rules read it in another form, and so does whoever scores it."""
     said = [_saying(messages, tools) for messages, tools in samples]
-    unusual = [(number, one.whole) for number, one in enumerate(said) if one is not None and not one.whole.isascii()]
-    for place in disguised([whole for _, whole in unusual]):
-        said[unusual[place][0]] = None
+    for number in disguised([None if one is None else one.whole for one in said]):
+        said[number] = None
     return said
 
 
