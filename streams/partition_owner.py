@@ -16,6 +16,7 @@ from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
 
 from ctrainer.agents.dead_letter import dead_letter, dead_reference
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
+from ctrainer.streams.committed_offsets import CommittedOffsets
 from ctrainer.streams.patience import end_within
 from ctrainer.streams.source_metrics import SourceMetrics
 from ctrainer.streams.stage import HandlerFailedError, Stage, WorldFailedError
@@ -73,6 +74,7 @@ class PartitionOwner:
         self,
         *,
         consumer: AIOKafkaConsumer,
+        committed_offsets: CommittedOffsets,
         place: TopicPartition,
         epoch: int,
         stage: Stage,
@@ -87,6 +89,7 @@ class PartitionOwner:
         self.phase = Phase.ACQUIRING
         self.progressed_at = time.monotonic()
         self._consumer = consumer
+        self._committed_offsets = committed_offsets
         self._epoch = epoch
         self._stage = stage
         self._make_outlet = make_outlet
@@ -149,7 +152,7 @@ class PartitionOwner:
     async def _take_over(self, outlet: TransactionalOutlet) -> None:
         """Fence the previous owner, and only then read where it stopped."""
         await outlet.start()
-        committed = await self._consumer.committed(self.place)
+        committed = await self._committed_offsets.of(self.place)
         if committed is None:
             await self._consumer.seek_to_beginning(self.place)
             committed = await self._consumer.position(self.place)

@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from mode import Service
 
+from ctrainer.streams.committed_offsets import CommittedOffsets
 from ctrainer.streams.partition_owner import PartitionOwner, Phase, Restore
 from ctrainer.streams.patience import end_within
 from ctrainer.streams.source_metrics import SourceMetrics
@@ -78,24 +81,38 @@ class TransactionalSource(Service):
     async def _one_membership(self) -> None:
         """Join the group, serve what is assigned, and leave when an owner was fenced or the service stops."""
         self._lost.clear()
-        consumer = self._consumer()
-        await consumer.start()
-        try:
-            consumer.subscribe([self.subscription.topic], listener=_Listener(self, consumer))
-            await self.wait_first(self._lost.wait(), self._stopped.wait())
-        finally:
-            self.joined = False
-            await self._give_up()
-            # Brokers that do not answer learn of our leaving by the session time-out.
-            await end_within(_LEAVE_SECONDS, consumer.stop(), what="leaving the group")
+        async with self._admin_client() as client:
+            consumer = self._consumer()
+            await consumer.start()
+            try:
+                offsets = CommittedOffsets(client=client, group=self.subscription.group)
+                consumer.subscribe([self.subscription.topic], listener=_Listener(self, consumer, offsets))
+                await self.wait_first(self._lost.wait(), self._stopped.wait())
+            finally:
+                self.joined = False
+                await self._give_up()
+                # Brokers that do not answer learn of our leaving by the session time-out.
+                await end_within(_LEAVE_SECONDS, consumer.stop(), what="leaving the group")
 
-    async def assigned(self, consumer: AIOKafkaConsumer, places: set[TopicPartition]) -> None:
+    @asynccontextmanager
+    async def _admin_client(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        subscription = self.subscription
+        client = AIOKafkaAdminClient(bootstrap_servers=subscription.bootstrap_servers, **subscription.security)
+        try:
+            await client.start()
+            yield client
+        finally:
+            await end_within(_LEAVE_SECONDS, client.close(), what="closing a client")
+
+    async def assigned(
+        self, consumer: AIOKafkaConsumer, offsets: CommittedOffsets, places: set[TopicPartition]
+    ) -> None:
         """Take over partitions, in an epoch of their own; none while leaving: nobody would give them up again."""
         await self._give_up()
         if self._lost.is_set() or self.should_stop:
             return
         self._epoch += 1
-        self._owners = {place: self._owner(consumer, place) for place in sorted(places)}
+        self._owners = {place: self._owner(consumer, offsets, place) for place in sorted(places)}
         self.joined = True
 
     async def revoked(self) -> None:
@@ -106,9 +123,10 @@ class TransactionalSource(Service):
         owners, self._owners = self._owners, {}
         await asyncio.gather(*(owner.stop() for owner in owners.values()))
 
-    def _owner(self, consumer: AIOKafkaConsumer, place: TopicPartition) -> PartitionOwner:
+    def _owner(self, consumer: AIOKafkaConsumer, offsets: CommittedOffsets, place: TopicPartition) -> PartitionOwner:
         return PartitionOwner(
             consumer=consumer,
+            committed_offsets=offsets,
             place=place,
             epoch=self._epoch,
             stage=self.stage,
@@ -159,12 +177,13 @@ class TransactionalSource(Service):
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka has no types
     """Passes the group's decisions on to the source."""
 
-    def __init__(self, source: TransactionalSource, consumer: AIOKafkaConsumer) -> None:
+    def __init__(self, source: TransactionalSource, consumer: AIOKafkaConsumer, offsets: CommittedOffsets) -> None:
         self._source = source
         self._consumer = consumer
+        self._offsets = offsets
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:  # noqa: ARG002 - aiokafka's signature
         await self._source.revoked()
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        await self._source.assigned(self._consumer, assigned)
+        await self._source.assigned(self._consumer, self._offsets, assigned)

@@ -1,15 +1,21 @@
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
+from ctrainer.streams.committed_offsets import CommittedOffsets
 from ctrainer.streams.embedded.kafka import KafkaBroker
 from tests.conftest import create_topics
 from tests.faults.stream import PARTITIONS, Stream
 
 OUTAGE_SECONDS = 10.0
 RECORDS = 2_000
+COMMITS = 10_000
 
 
 @pytest.fixture
@@ -37,3 +43,34 @@ async def test_broker_that_dies_for_ten_seconds_is_survived_by_both_workers(
     await stream.until_done()
     assert [worker.has_ended for worker in workers] == [False, False]
     await stream.verify()
+
+
+async def test_a_coordinator_that_comes_up_never_seems_to_have_nothing_committed(own_broker: KafkaBroker) -> None:
+    """Enough commits make loading them take a while, in which the coordinator answers without any partition."""
+    servers = str(own_broker.bootstrap_servers)
+    (topic,) = await create_topics(servers, "outage-in", partitions=1)
+    place = TopicPartition(topic, 0)
+    consumer = AIOKafkaConsumer(bootstrap_servers=servers, group_id=topic, enable_auto_commit=False)
+    client = AIOKafkaAdminClient(bootstrap_servers=servers)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(consumer)
+        await client.start()
+        stack.push_async_callback(client.close)
+        consumer.assign([place])
+        for _ in range(COMMITS):
+            await consumer.commit({place: 7})
+        await asyncio.to_thread(own_broker.kill)
+        start = asyncio.create_task(asyncio.to_thread(own_broker.start))
+        async with asyncio.timeout(OUTAGE_SECONDS + 60):
+            said = await _first_said(CommittedOffsets(client=client, group=topic), place)
+        await start
+    assert said == 7
+
+
+async def _first_said(offsets: CommittedOffsets, place: TopicPartition) -> int | None:
+    """Ask until there is an answer."""
+    while True:
+        try:
+            return await offsets.of(place)
+        except KafkaError:
+            await asyncio.sleep(0)
