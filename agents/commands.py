@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ctrainer.agents.events import event_record
 from ctrainer.agents.force import InForce
 from ctrainer.agents.records import OutputRecord, Record
+from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.envelope import header, require_known_version
 from ctrainer.schemas.errors import ContractError
 from ctrainer.schemas.identity import event_id
@@ -57,7 +58,7 @@ class CommandDesk:
         return (
             self._wrong_key(record, command)
             or self.signature_objection(record, command.tenant)
-            or self._foreign(command)
+            or self.constitution_objection(command.constitution)
         )
 
     def refused(self, record: Record, command: Command, refusal: Refusal) -> OutputRecord:
@@ -99,12 +100,13 @@ class CommandDesk:
         message = f"key {requester.key_id!r} may not act for tenant {tenant!r}"
         return Refusal(reason="foreign-tenant", message=message, acceptable=", ".join(sorted(requester.tenants)))
 
-    def _foreign(self, command: Command) -> Refusal | None:
-        named, active = command.constitution, self.in_force()
+    def constitution_objection(self, named: ConstitutionReference) -> Refusal | None:
+        """Return why nothing may be done under the constitution that somebody named, or None: it is not in force."""
+        active = self.in_force()
         if named == active:
             return None
         which = "foreign-constitution-hash" if named.hash != active.hash else "foreign-constitution-digest"
-        message = f"constitution: got {named.hash} {named.digest}, active is {active.hash} {active.digest}"
+        message = f"constitution: got {named.hash[:64]} {named.digest[:80]}, active is {active.hash} {active.digest}"
         return Refusal(reason=which, message=message, acceptable=f"{active.hash} {active.digest}")
 
 

@@ -33,7 +33,7 @@ def mendable(examination: Examination) -> list[Mendable] | None:
     """
     messages = examination.sample.messages
     by_turn: defaultdict[int, list[Found]] = defaultdict(list)
-    for found in filter(asks_for_revision, examination.findings):
+    for found in (one for one in examination.findings if one.asks_for(Action.REVISE)):
         if messages[found.message_index]["role"] != "assistant" or found.field != CONTENT:
             return None
         by_turn[found.message_index].append(found)
@@ -41,12 +41,6 @@ def mendable(examination: Examination) -> list[Mendable] | None:
         Mendable(turn, passage(_question(messages, turn), messages[turn]["content"], found))
         for turn, found in sorted(by_turn.items())
     ] or None
-
-
-def asks_for_revision(found: Found) -> bool:
-    """Return whether a finding breaches an enforced principle whose action is revision."""
-    principle = found.source.principle
-    return found.breaches and principle.mode is Mode.ENFORCE and principle.action is Action.REVISE
 
 
 def stays_a_breach(found: Found) -> bool:

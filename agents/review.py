@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import orjson
 
-from ctrainer.agents.commands import CommandDesk
+from ctrainer.agents.commands import CommandDesk, Refusal
+from ctrainer.agents.compliance.judgement import Examination
 from ctrainer.agents.compliance.policy import Decision, PolicyResult
 from ctrainer.agents.dead_letter import dead_letter
 from ctrainer.agents.events import event_record
@@ -15,6 +16,7 @@ from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.revision_halts import Halted, halts
 from ctrainer.agents.world import Topics
 from ctrainer.schemas.compliance import Verdict
+from ctrainer.schemas.constitution import Action
 from ctrainer.schemas.datasets import OffsetRange
 from ctrainer.schemas.envelope import header, require_known_version
 from ctrainer.schemas.errors import ContractError
@@ -88,8 +90,9 @@ class Review:
         if _lifts_halt(record):
             return [await self._resumed(record)]
         decision, sample = await self._valid(record, decided)
+        outputs = self._concluded(record, decision, sample)
         decided.add(decision.sample_id)
-        return self._concluded(record, decision, sample)
+        return outputs
 
     async def _resumed(self, record: Record) -> OutputRecord:
         """Return the event that lifts a halt.
@@ -99,6 +102,7 @@ class Review:
         """
         said = ResumeRevision.from_json(record.value)
         self._require_signer(record, ANY_TENANT)
+        _raise_if(self._desk.constitution_objection(said.constitution))
         key = f"{said.topic}/{said.partition}"
         if record.key != key.encode():
             raise ContractError("key-is-not-partition", f"record key: expected {key!r}")
@@ -109,9 +113,7 @@ class Review:
         return event_record(topic=CONSTITUTION_EVENTS, key=key, data=data, cause=record, constitution=reference)
 
     def _require_signer(self, record: Record, tenant: str) -> None:
-        refusal = self._desk.signature_objection(record, tenant)
-        if refusal is not None:
-            raise ContractError(refusal.reason, refusal.message)
+        _raise_if(self._desk.signature_objection(record, tenant))
 
     async def _valid(self, record: Record, decided: set[str]) -> tuple[ReviewDecision, ParkedSample]:
         """Return a decision with its sample.
@@ -121,6 +123,7 @@ class Review:
         """
         decision = ReviewDecision.from_json(record.value)
         self._require_signer(record, decision.tenant)
+        _raise_if(self._desk.constitution_objection(decision.constitution))
         if record.key != decision.sample_id.encode():
             raise ContractError("key-is-not-sample", "record key: expected the sample id")
         if decision.sample_id in decided:
@@ -129,6 +132,10 @@ class Review:
 
     async def _in_review(self, decision: ReviewDecision) -> ParkedSample:
         place = decision.parked
+        ends = await self._topics.end_offsets(SAMPLES_SLOW_LANE)
+        if place.offset >= ends.get(place.partition, 0):
+            # Whoever reads there waits for a record that may never come.
+            raise ContractError("not-in-review", "parked: there is no such record")
         span = OffsetRange(topic=SAMPLES_SLOW_LANE, partition=place.partition, start=place.offset, end=place.offset + 1)
         async for record in self._topics.read_ranges([span]):
             sample = parked(record, SlowLane.REVIEW)
@@ -137,17 +144,34 @@ class Review:
         raise ContractError("not-in-review", "parked: no sample of this id and tenant waits for review there")
 
     def _concluded(self, record: Record, said: ReviewDecision, sample: ParkedSample) -> list[OutputRecord]:
-        verdict = _VERDICTS[said.verdict]
-        result = PolicyResult(
-            verdict=verdict,
-            score=float(verdict is Verdict.ACCEPT),
-            reasons=(f"reviewer:{self._desk.signer(record)}",),
-            redact=(),
-        )
-        decision = Decision(result=result, decided_by=PERSON, policy_revision=said.constitution.digest)
+        """Return the outputs of a decision. What goes on is redacted as the constitution in force asks.
+
+        Raises:
+            ContractError: a person accepts what the constitution in force rejects; it was another one when they read.
+        """
         court, _, publication = self._judges()
         examination = court.examine(shaped(sample))
+        verdict, redact = _VERDICTS[said.verdict], _breached(examination, Action.REDACT)
+        if verdict is Verdict.ACCEPT and (rejecting := _breached(examination, Action.REJECT)):
+            raise ContractError("rejected-by-constitution", f"{', '.join(rejecting)}: no person overrules a rejection")
+        result = PolicyResult(
+            verdict=Verdict.REDACT if verdict is Verdict.ACCEPT and redact else verdict,
+            score=float(verdict is Verdict.ACCEPT),
+            reasons=(f"reviewer:{self._desk.signer(record)}",),
+            redact=redact if verdict is Verdict.ACCEPT else (),
+        )
+        decision = Decision(result=result, decided_by=PERSON, policy_revision=said.constitution.digest)
         return list(publication.of(record, examination, decision, origin(sample)))
+
+
+def _breached(examination: Examination, action: Action) -> tuple[str, ...]:
+    """Return the ids of the enforced principles with an action that a sample breaches."""
+    return tuple(sorted({found.source.principle.id for found in examination.findings if found.asks_for(action)}))
+
+
+def _raise_if(refusal: Refusal | None) -> None:
+    if refusal is not None:
+        raise ContractError(refusal.reason, refusal.message)
 
 
 def _lifts_halt(record: Record) -> bool:

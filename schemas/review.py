@@ -19,7 +19,7 @@ class ReviewVerdict(StrEnum):
 class ReviewDecision(Message):
     """A person's verdict on one sample in review; who signed it decided. `parked` is its record on `samples.slow-lane`.
 
-    The first decision on a sample counts. `constitution` is what the person judged by.
+    The first decision on a sample counts. `constitution` is what the person judged by; it has to be the one in force.
     """
 
     sample_id: str

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from ctrainer.schemas.constitution import Constitution, Mode, Principle, Rule
+from ctrainer.schemas.constitution import Action, Constitution, Mode, Principle, Rule
 
 
 class Source(NamedTuple):
@@ -29,6 +29,11 @@ class Found(Struct, frozen=True):
     def breaches(self) -> bool:
         """Whether the finding reaches the threshold of its principle."""
         return self.score >= self.source.principle.threshold
+
+    def asks_for(self, action: Action) -> bool:
+        """Return whether the finding breaches an enforced principle with this action."""
+        principle = self.source.principle
+        return self.breaches and principle.mode is Mode.ENFORCE and principle.action is action
 
     def to_json(self) -> dict[str, Any]:
         """Return the finding in the shape of `Finding`."""

@@ -10,12 +10,14 @@ from ctrainer.agents.compliance.guard import Answer, Guard, Question
 from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.loading import default_constitution
 from ctrainer.agents.compliance.policy import Decision, PolicyInput, PolicyUnavailableError, RegorusEngine, bundle_of
-from ctrainer.agents.force import Judges, appoint
+from ctrainer.agents.force import Force, Judges, appoint
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.rejudging import PolicyOutageError, Rejudging
 from ctrainer.agents.review import Review
 from ctrainer.agents.screening import Screening
 from ctrainer.schemas.compliance import Guarded, SampleJudged
+from ctrainer.schemas.constitution import Action, Constitution, Mode
+from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.envelope import Event
 from ctrainer.schemas.review import ReviewDecision, ReviewVerdict
 from ctrainer.schemas.samples import AcceptedSample, ParkedSample, SourceReference
@@ -30,10 +32,10 @@ TO_REVIEW = "Never hire pregnant women for this job. My SSN is 219-09-9999"
 
 
 class Policy:
-    """The packaged policy, which can be out of reach."""
+    """The policy of a constitution, which can be out of reach."""
 
-    def __init__(self) -> None:
-        self._engine = RegorusEngine(bundle_of(CONSTITUTION))
+    def __init__(self, constitution: Constitution = CONSTITUTION) -> None:
+        self._engine = RegorusEngine(bundle_of(constitution))
         self.name, self.revision = self._engine.name, self._engine.revision
         self.is_down = False
 
@@ -61,10 +63,13 @@ class Flow:
     def __init__(self, topics: InMemoryTopics, court: Court = COURT) -> None:
         self.topics = topics
         self.policy = Policy()
-        judges = appoint(court, self.policy)
-        self.judges = lambda: judges
+        self.force = Force(appoint(court, self.policy))
+        self.judges = self.force.judges
         requester = Requester(key_id="rita", public_key=KEY.public_key(), tenants=frozenset({"shop"}))
-        self.desk = CommandDesk(requesters={"rita": requester}, in_force=lambda: COURT.reference)
+        self.desk = CommandDesk(requesters={"rita": requester}, in_force=self.force.reference)
+
+    def enact(self, constitution: Constitution) -> None:
+        self.force.enact(appoint(Court(constitution), Policy(constitution)))
 
     async def screen(self, question: str) -> None:
         record = self.topics.append(OutputRecord("flywheel.samples", b"shop/desk", logged(question), 1))
@@ -98,7 +103,7 @@ class Flow:
             "parked": SourceReference(topic=waiting.topic, partition=waiting.partition, offset=waiting.offset),
             "verdict": verdict,
             "reason": "read it",
-            "constitution": COURT.reference,
+            "constitution": self.force.reference(),
         }
         decision = ReviewDecision.model_validate(fields | changes)
         value, record_key = decision.to_json(), decision.sample_id.encode()
@@ -205,6 +210,33 @@ async def test_a_person_who_rejects_ends_it(flow: Flow) -> None:
     assert flow.accepted() == []
 
 
+def with_principles(**changes: Any) -> Constitution:
+    """Return the packaged constitution with something else said of some principles, by id."""
+    principles = [one.model_copy(update=changes.get(one.id, {})) for one in CONSTITUTION.principles]
+    return CONSTITUTION.model_copy(update={"principles": tuple(principles)})
+
+
+async def test_what_a_person_accepts_is_redacted_as_the_constitution_in_force_asks(flow: Flow) -> None:
+    flow.enact(with_principles(**{"privacy-identity": {"mode": Mode.OFF}}))
+    await flow.screen(TO_REVIEW)
+    flow.enact(CONSTITUTION)
+    flow.deliver(await (await flow.reviewer())(of(flow.said(ReviewVerdict.ACCEPT))))
+    (sample,) = flow.accepted()
+    assert sample.messages[0].content.endswith("My SSN is <SSN_1>")
+    assert (flow.decisions()[-1].verdict, flow.decisions()[-1].decided_by) == ("redact", "person")
+
+
+async def test_no_person_accepts_what_the_constitution_in_force_rejects(flow: Flow) -> None:
+    await flow.screen(TO_REVIEW)
+    flow.enact(with_principles(discrimination={"action": Action.REJECT}))
+    (letter,) = await (await flow.reviewer())(of(flow.said(ReviewVerdict.ACCEPT)))
+    assert dict(letter.headers)["dlq.reason"] == b"rejected-by-constitution"
+    flow.deliver([letter])
+    flow.deliver(await (await flow.reviewer())(of(flow.said(ReviewVerdict.REJECT))))
+    assert flow.decisions()[-1].verdict == "reject"
+    assert flow.accepted() == []
+
+
 async def test_only_the_first_decision_counts_also_after_a_restart(flow: Flow) -> None:
     await flow.screen(TO_REVIEW)
     flow.deliver(await (await flow.reviewer())(of(flow.said(ReviewVerdict.REJECT))))
@@ -245,6 +277,12 @@ async def test_who_may_decide_later_changes_nothing_about_what_was_decided_and_r
         ({"tenant": "other"}, b"foreign-tenant"),
         ({"sample_id": "another"}, b"not-in-review"),
         ({"parked": SourceReference(topic="samples.slow-lane", partition=0, offset=9)}, b"not-in-review"),
+        ({"parked": SourceReference(topic="samples.slow-lane", partition=999, offset=0)}, b"not-in-review"),
+        ({"constitution": ConstitutionReference(hash="0000", digest="sha256:ab")}, b"foreign-constitution-hash"),
+        (
+            {"constitution": CONSTITUTION.reference().model_copy(update={"digest": "sha256:old"})},
+            b"foreign-constitution-digest",
+        ),
     ],
 )
 async def test_a_decision_that_may_not_be_made_is_a_dead_letter(
