@@ -117,6 +117,9 @@ async def _redis(settings: Settings) -> Finding:
         return Finding(check="redis", health=Health.WARNING, detail=detail)
     finally:
         await redis.aclose()
+    if settings.cache_key_file is None and settings.redis_url is not None:
+        detail = f"{place}: no CTRAINER_CACHE_KEY_FILE: only processes of one state folder share verdicts"
+        return Finding(check="redis", health=Health.WARNING, detail=detail)
     return Finding(check="redis", health=Health.GOOD, detail=place)
 
 

@@ -81,6 +81,10 @@ class Settings(BaseModel):
 
     kafka_bootstrap_servers: str | None = Field(default=None, description="host:port of one or more Kafka brokers")
     redis_url: str | None = Field(default=None, description="redis://host:port/db of the shared verdict cache")
+    cache_key_file: Folder | None = Field(
+        default=None,
+        description="a file with 32 bytes or more that all workers have alike, which seal what they share in Redis",
+    )
     cache_folder: Folder = Field(description="where resolved brokers and converted models are kept")
     state_folder: Folder = Field(description="where embedded services, keys, checkpoints and adapters live")
 

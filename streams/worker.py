@@ -22,6 +22,7 @@ from ctrainer.schemas.constitution import Constitution
 from ctrainer.schemas.errors import ConstitutionalTrainerError
 from ctrainer.streams.active_constitution import read_constitution
 from ctrainer.streams.application import create_application
+from ctrainer.streams.cache_seal import cache_seal
 from ctrainer.streams.constitution_watch import ConstitutionWatch, latest_constitution
 from ctrainer.streams.garbage_collection import search_seldom
 from ctrainer.streams.guard.guards import connect_guard, guard_model, guard_of
@@ -229,7 +230,8 @@ def _closed_at_the_end(connection: EngineConnection | None, stack: AsyncExitStac
 async def _verdict_cache(settings: Settings, location: Location, stack: AsyncExitStack) -> RedisVerdictCache | None:
     if location.redis_url is None:
         return None
-    cache = RedisVerdictCache.connect(location.redis_url, prefix=f"{settings.application}:verdict:")
+    prefix, seal = f"{settings.application}:verdict:", cache_seal(settings)
+    cache = RedisVerdictCache.connect(location.redis_url, prefix=prefix, seal=seal)
     stack.push_async_callback(cache.close)
     return cache
 

@@ -58,6 +58,9 @@ capabilities: {drop: [ALL]}
 
 {{- define "ctrainer.workerEnv" -}}
 - {name: CTRAINER_WEB_HOST, value: 0.0.0.0}
+{{- if .Values.redis.existingSecret }}
+- {name: CTRAINER_CACHE_KEY_FILE, value: /etc/ctrainer-cache/seal}
+{{- end }}
 {{- with .Values.guard }}
 {{- if .url }}
 - {name: CTRAINER_GUARD_URL, value: {{ .url | quote }}}
@@ -80,6 +83,9 @@ capabilities: {drop: [ALL]}
 {{- if .Values.requesters.existingSecret }}
 - {name: requesters, mountPath: /etc/ctrainer, readOnly: true}
 {{- end }}
+{{- if .Values.redis.existingSecret }}
+- {name: cache, mountPath: /etc/ctrainer-cache, readOnly: true}
+{{- end }}
 {{- if and .Values.guard.url .Values.guard.existingSecret }}
 - {name: guard, mountPath: /etc/ctrainer-guard, readOnly: true}
 {{- end }}
@@ -90,6 +96,9 @@ capabilities: {drop: [ALL]}
 - {name: tmp, emptyDir: {}}
 {{- with .Values.requesters.existingSecret }}
 - {name: requesters, secret: {secretName: {{ . | quote }}}}
+{{- end }}
+{{- with .Values.redis.existingSecret }}
+- {name: cache, secret: {secretName: {{ . | quote }}}}
 {{- end }}
 {{- if and .Values.guard.url .Values.guard.existingSecret }}
 - {name: guard, secret: {secretName: {{ .Values.guard.existingSecret | quote }}}}

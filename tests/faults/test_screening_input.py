@@ -18,6 +18,7 @@ from ctrainer.schemas.compliance import SampleJudged, Verdict
 from ctrainer.schemas.envelope import Event
 from ctrainer.schemas.topics import COMPLIANCE_EVENTS, DEAD_LETTERS
 from ctrainer.streams.application import create_application
+from ctrainer.streams.cache_seal import CacheSeal
 from ctrainer.streams.embedded.redis_server import RedisServer
 from ctrainer.streams.source_metrics import StreamMetrics
 from ctrainer.streams.stage import Stage
@@ -131,7 +132,9 @@ async def test_bad_records_become_dead_letters_untouched_and_the_stream_goes_on(
 async def test_judging_goes_on_when_redis_goes(bootstrap_servers: str, make_topics: MakeTopics, tmp_path: Path) -> None:
     (topic,) = await make_topics("screening-in", partitions=1)
     redis = RedisServer(folder=tmp_path)
-    cache = RedisVerdictCache.connect(await asyncio.to_thread(redis.start), prefix=f"{topic}:")
+    cache = RedisVerdictCache.connect(
+        await asyncio.to_thread(redis.start), prefix=f"{topic}:", seal=CacheSeal(bytes(32))
+    )
     before, after = (
         [logged("Where?", workload=f"{when}-{number}") for number in range(100)] for when in ("before", "after")
     )

@@ -30,7 +30,7 @@ LEAST = {"kafka": {"bootstrapServers": "kafka:9092"}}
 ALL: dict[str, Any] = {
     "kafka": {"bootstrapServers": "kafka:9093", "securityProtocol": "SASL_SSL", "existingSecret": "sasl"},
     "image": {"digest": f"sha256:{'0' * 64}"},
-    "redis": {"url": "redis://redis:6379/0"},
+    "redis": {"url": "redis://redis:6379/0", "existingSecret": "cache"},
     "guard": {
         "url": "https://guard:8443",
         "model": "guard",
