@@ -17,6 +17,7 @@ from ctrainer.schemas.message import Message, describe_faults
 
 PolicyInput = Mapping[str, Any]
 DECISION = "data.ctrainer.screening.decision"
+_DISPUTED = "policy-layers-disagree"
 
 
 class PolicyError(ConstitutionalTrainerError):
@@ -83,6 +84,20 @@ def doubted(decision: Decision, reason: str) -> Decision:
     reasons = (*decision.result.reasons, reason)
     result = decision.result.model_copy(update={"verdict": Verdict.REVIEW, "reasons": reasons})
     return decision.model_copy(update={"result": result})
+
+
+def disputed(first: Decision, second: Decision) -> Decision:
+    """Return what holds where two layers with the same policy decide otherwise: one of them is wrong.
+
+    The sample is rejected where either rejects, else a person decides, and it is redacted as either asks.
+    """
+    redact = tuple(sorted({*first.result.redact, *second.result.redact}))
+    changes: dict[str, object] = {"redact": redact}
+    if first.result.verdict is Verdict.REJECT:
+        changes |= {"verdict": Verdict.REJECT, "score": 0.0, "reasons": (_DISPUTED,)}
+    either = second.result.model_copy(update=changes)
+    decided_by = f"{first.decided_by}|{second.decided_by}"
+    return doubted(second.model_copy(update={"result": either, "decided_by": decided_by}), _DISPUTED)
 
 
 class PolicyEngine(Protocol):

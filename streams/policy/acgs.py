@@ -8,6 +8,7 @@ engine serves it, and `/api/v1/evaluate`, as its clients call it. No sample text
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from ctrainer.agents.compliance.policy import (
@@ -86,13 +87,13 @@ class AcgsEngine:
         score = answer.get("confidence_score") if isinstance(answer, dict) else None
         if not isinstance(allow, bool) or isinstance(score, bool) or not isinstance(score, int | float):
             raise PolicyUnavailableError("policy engine: expected allow and confidence_score")
+        if not 0 <= score <= 1:
+            raise PolicyUnavailableError("policy engine: expected a confidence_score from 0 to 1")
         if allow:
             return None
         violations = answer.get("violations")
-        named = (
-            [str(violation)[:256] for violation in violations[:MOST_REASONS]] if isinstance(violations, list) else []
-        )
-        return tuple(sorted(named)) or ("policy-engine-denied",)
+        texts = (one[:256] for one in violations if isinstance(one, str)) if isinstance(violations, list) else ()
+        return tuple(sorted(islice(texts, MOST_REASONS))) or ("policy-engine-denied",)
 
     def _joined(self, decision: Decision, veto: tuple[str, ...] | None) -> Decision:
         named = decision.model_copy(update={"decided_by": self.name})

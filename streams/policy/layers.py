@@ -3,14 +3,15 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from ctrainer.agents.compliance.policy import Decision, PolicyEngine, PolicyError, PolicyInput
+from ctrainer.agents.compliance.policy import Decision, PolicyEngine, PolicyError, PolicyInput, disputed
 
 
 class LayeredEngine:
     """Lets the first engine decide, and the second one where the first gives no decision.
 
-    Both evaluate the same policy. So that a difference between them does not stay unseen, the second one is asked as
-    well each time, and `counts` holds how often they `agreed`, `disagreed`, and how often it was a `fallback`.
+    Both evaluate the same policy, and the second one is asked as well each time: an answer to another question, or of
+    an engine that is not what it says, lets no sample pass (`disputed`). `counts` holds how often they `agreed`,
+    `disagreed`, and how often it was a `fallback`.
     """
 
     def __init__(self, first: PolicyEngine, second: PolicyEngine, counts: Counter[str] | None = None) -> None:
@@ -31,6 +32,15 @@ class LayeredEngine:
         except PolicyError:
             self.counts["fallback"] += len(inputs)
             return await self._second.evaluate(inputs)
-        for one, other in zip(decisions, await self._second.evaluate(inputs), strict=True):
-            self.counts["agreed" if one.result == other.result else "disagreed"] += 1
-        return decisions
+        return list(map(self._joined, decisions, await self._second.evaluate(inputs)))
+
+    def _joined(self, one: Decision, other: Decision) -> Decision:
+        agree = _effect(one) == _effect(other)
+        self.counts["agreed" if agree else "disagreed"] += 1
+        return one if agree else disputed(one, other)
+
+
+def _effect(decision: Decision) -> tuple[object, ...]:
+    """Return all of a decision that a sample feels: engines may write the last digit of a score otherwise."""
+    result = decision.result
+    return result.verdict, result.redact, result.reasons

@@ -60,11 +60,23 @@ class OpaEngine:
         return [self._decision(one, entry) for one, entry in zip(inputs, made, strict=True)]
 
     def _decision(self, one: PolicyInput, made: object) -> Decision:
-        result = PolicyResult.from_policy(orjson.dumps(made))
+        result = PolicyResult.from_policy(_text(made))
         # What names a principle that found nothing would redact nothing, and let the sample pass as redacted.
         if not {finding["principle"] for finding in one["findings"]}.issuperset(result.redact):
             raise PolicyError("policy decision: got a redaction of what was not found, expected found principles")
         return Decision(result=result, decided_by=self.name, policy_revision=self.revision)
+
+
+def _text(made: object) -> bytes:
+    """Return an entry as JSON text.
+
+    Raises:
+        PolicyError: it is nested deeper than JSON is written.
+    """
+    try:
+        return orjson.dumps(made)
+    except TypeError as error:
+        raise PolicyError("policy decision: got more nesting than a decision has") from error
 
 
 def _in_order(decisions: object, count: int) -> list[object]:

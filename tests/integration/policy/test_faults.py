@@ -69,6 +69,10 @@ UNDECIDED = {
     "redact without naming what": batch(entry(verdict="redact")),
     "redact what was not found": batch(entry(verdict="redact", redact=["nobody-knows"])),
     "accept what must be redacted": batch(entry(redact=["rejecting"])),
+    "nested as deep as JSON may be": response(
+        b'{"result": {"revision": "%b", "decisions": [{"sample": 0, "decision": %b}]}}'
+        % (BUNDLE.revision.encode(), b"[" * 900 + b"]" * 900)
+    ),
     "missing score": batch({"sample": 0, "decision": {"verdict": "accept", "reasons": [], "redact": []}}),
 }
 
@@ -218,14 +222,32 @@ async def test_the_layer_in_process_decides_where_the_first_does_not(kind: str) 
     assert layered.counts == {"fallback": 1}
 
 
-async def test_a_first_layer_that_decides_otherwise_is_counted() -> None:
-    async with engine_server(always(batch(entry()))) as url:
+REDACTED = {"verdict": "redact", "redact": ["redacting"]}
+
+
+@pytest.mark.parametrize(
+    ("found", "said", "verdict", "redact"),
+    [
+        (["rejecting"], {}, "reject", ()),
+        ([], {"verdict": "reject", "reasons": ["told"]}, "reject", ()),
+        (["redacting"], {"verdict": "revise", "reasons": ["told"]}, "review", ("redacting",)),
+        ([], {"verdict": "revise", "reasons": ["told"]}, "review", ()),
+        (["redacting"], {"verdict": "reject", "reasons": ["x" * 1_000_000]}, "reject", ("redacting",)),
+        (["rejecting", "redacting"], REDACTED, "reject", ("redacting",)),
+    ],
+)
+async def test_what_a_layer_would_let_pass_alone_does_not_pass(
+    found: list[str], said: dict[str, object], verdict: str, redact: tuple[str, ...]
+) -> None:
+    async with engine_server(always(batch({"sample": 0, "decision": ALLOWED | said}))) as url:
         first = engine_at(url)
         layered = LayeredEngine(first, RegorusEngine(BUNDLE))
-        await layered.evaluate([question(("rejecting", 1.0))])
-        await layered.evaluate([question()])
+        (decision,) = await layered.evaluate([question(*((principle, 1.0) for principle in found))])
         await first._connection.close()
-    assert layered.counts == {"disagreed": 1, "agreed": 1}
+    assert (decision.result.verdict, decision.result.redact) == (verdict, redact)
+    assert decision.decided_by == "opa|regorus"
+    assert len(decision.to_json()) < 1_000
+    assert layered.counts == {"disagreed": 1}
 
 
 @pytest.mark.parametrize(
@@ -235,6 +257,7 @@ async def test_a_first_layer_that_decides_otherwise_is_counted() -> None:
         b'{"allow": "true", "confidence_score": 1}',
         b'{"allow": true}',
         b'{"allow": true, "confidence_score": true}',
+        b'{"allow": true, "confidence_score": -7}',
         b"[true]",
         b"null",
     ],
@@ -255,8 +278,10 @@ async def test_an_acgs_engine_that_does_not_say_whether_it_allows_is_an_outage(b
 
 
 async def test_an_acgs_engine_that_names_violations_without_end_gives_few_and_short_reasons() -> None:
-    answer = {"allow": False, "confidence_score": 0.0, "violations": [f"{number:05}" * 100 for number in range(5_000)]}
-    async with engine_server(always(response(orjson.dumps(answer)))) as url:
+    nested = b"[" * 1_000 + b"]" * 1_000
+    texts = b",".join(b'"%b"' % (b"%05d" % number * 100) for number in range(5_000))
+    answer = b'{"allow": false, "confidence_score": 0.0, "violations": [%b, %b]}' % (nested, texts)
+    async with engine_server(always(response(answer))) as url:
         connection = EngineConnection(url, deadline_seconds=5.0, connections=1)
         local = RegorusEngine(BUNDLE)
         engine = AcgsEngine(connection, path="/v1/evaluate", question=as_served, governance_hash="", local=local)
