@@ -13,8 +13,9 @@ from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.world import Topics
 from ctrainer.schemas.constitution import Constitution, ConstitutionUpdated, UpdateOutcome
 from ctrainer.schemas.envelope import event_type
+from ctrainer.schemas.identity import source_reference
 from ctrainer.schemas.signature import ANY_TENANT
-from ctrainer.schemas.topics import CONSTITUTION_EVENTS
+from ctrainer.schemas.topics import CONSTITUTION_EVENTS, CONSTITUTION_UPDATES
 
 MOST_FAULTS = 100
 _MOST_CHARACTERS = 500
@@ -31,17 +32,15 @@ class ConstitutionDesk:
     governance_hash: str
     pinned_digest: str | None = None
 
-    def read(self, record: Record, known: UpdateOutcome | None = None) -> Constitution:
+    def read(self, record: Record, *, is_enacted: bool = False) -> Constitution:
         """Return the document of a record that may come into force.
 
-        Who may sign changes with the keyring; what became of a document, where that is `known`, does not.
+        Who may sign changes with the keyring; that a document was enacted does not.
 
         Raises:
             ConstitutionError: with every reason why it may not.
         """
-        if known is UpdateOutcome.REFUSED:
-            raise ConstitutionError(["refused: its event on constitution.events says why; send it again"])
-        refusal = None if known else self.desk.signature_objection(record, ANY_TENANT)
+        refusal = None if is_enacted else self.desk.signature_objection(record, ANY_TENANT)
         if refusal is not None:
             raise ConstitutionError([f"{refusal.reason}: {refusal.message}"])
         constitution = load_constitution(_text(record), governance_hash=self.governance_hash)
@@ -54,35 +53,59 @@ class ConstitutionDesk:
         return constitution
 
 
-async def known_outcomes(topics: Topics) -> dict[str, UpdateOutcome]:
-    """Return what became of each document so far, by its place on `constitution.updates`."""
-    return {
-        str(orjson.loads(record.value or b"")["source"]): read_event(record.value, ConstitutionUpdated).outcome
-        async for record in topics.read_topic(CONSTITUTION_EVENTS)
-        if _UPDATED in (record.value or b"")
+def is_outcome(record: Record) -> bool:
+    """Return whether a record of `constitution.events` says what became of a document."""
+    return _UPDATED in (record.value or b"")
+
+
+async def enacted_documents(topics: Topics) -> list[Record]:
+    """Return the records of `constitution.updates` that were enacted, in order: what became of one never changes."""
+    outcomes = {
+        str(orjson.loads(event.value or b"")["source"]): read_event(event.value, ConstitutionUpdated).outcome
+        async for event in topics.read_topic(CONSTITUTION_EVENTS)
+        if is_outcome(event)
     }
+    return [
+        record
+        async for record in topics.read_topic(CONSTITUTION_UPDATES)
+        if outcomes.get(_place(record)) is UpdateOutcome.ENACTED
+    ]
 
 
 class Constitutions:
-    """The handler of `constitution.updates`: says what became of each document."""
+    """The handler of `constitution.updates`: says what became of each document, of one in a batch.
 
-    def __init__(self, desk: ConstitutionDesk) -> None:
+    One that was enacted before is refused when the same bytes come again: anybody can copy a signed record, and so put
+    an older constitution into force again. Who may do that signs it anew, with other bytes.
+    """
+
+    def __init__(self, desk: ConstitutionDesk, topics: Topics) -> None:
         self._desk = desk
+        self._topics = topics
 
     async def __call__(self, batch: RecordBatch) -> Sequence[OutputRecord]:
         """Return one event for each document. To read a large one takes its time: other work goes on meanwhile."""
         return [await self._answer(record) for record in batch.records]
 
     async def _answer(self, record: Record) -> OutputRecord:
-        data = await asyncio.to_thread(self._outcome, record)
+        enacted = await enacted_documents(self._topics)
+        equal = next((one for one in enacted if one.offset < record.offset and one.value == record.value), None)
+        data = await asyncio.to_thread(self._outcome, record, equal)
         reference = data.constitution or self._desk.desk.in_force()
         return event_record(
             topic=CONSTITUTION_EVENTS, key=data.constitution_id, data=data, cause=record, constitution=reference
         )
 
-    def _outcome(self, record: Record) -> ConstitutionUpdated:
+    def _read(self, record: Record, equal: Record | None) -> Constitution:
+        constitution = self._desk.read(record)
+        if equal is not None:
+            fault = f"repeated: {_place(equal)} has the same bytes; `ctrainer constitution enact` sends others"
+            raise ConstitutionError([fault])
+        return constitution
+
+    def _outcome(self, record: Record, equal: Record | None) -> ConstitutionUpdated:
         try:
-            constitution = self._desk.read(record)
+            constitution = self._read(record, equal)
         except ConstitutionError as error:
             key = (record.key or b"").decode("utf-8", "replace")[:256] or _UNKNOWN
             return ConstitutionUpdated(
@@ -98,6 +121,10 @@ class Constitutions:
             outcome=UpdateOutcome.ENACTED,
             constitution=constitution.reference(),
         )
+
+
+def _place(record: Record) -> str:
+    return source_reference(record.topic, record.partition, record.offset)
 
 
 def told(faults: Sequence[str]) -> tuple[str, ...]:

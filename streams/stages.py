@@ -91,8 +91,8 @@ def _revision(parts: Parts) -> Iterator[StagePlan]:
 
 
 def _constitution(parts: Parts) -> Iterator[StagePlan]:
-    handler = Constitutions(parts.constitutions)
-    yield StagePlan(name="constitution", topic=CONSTITUTION_UPDATES, handler=handler)
+    handler = Constitutions(parts.constitutions, parts.topics)
+    yield StagePlan(name="constitution", topic=CONSTITUTION_UPDATES, handler=handler, max_records=1)
 
 
 def _curation(parts: Parts) -> Iterator[StagePlan]:

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 from typing import Annotated
+from uuid import uuid4
 
 import typer
 
@@ -125,13 +126,18 @@ async def _enact(settings: Settings, constitution: Constitution, key: Path | Non
     headers = binary_headers({"type": event_type(Constitution), "subject": constitution.id})
     async with watch(TopicReader(bootstrap_servers=servers, security=security), [CONSTITUTION_EVENTS]) as events:
         place = await producer.send(
-            CONSTITUTION_UPDATES, key=constitution.id.encode(), value=constitution.to_json(), headers=headers
+            CONSTITUTION_UPDATES, key=constitution.id.encode(), value=_enactment(constitution), headers=headers
         )
 
         def outcome(record: Record) -> ConstitutionUpdated | None:
             return event_caused_by(place, record, ConstitutionUpdated)
 
         return await events.first(outcome, within_seconds=60.0, what="outcome of the document")
+
+
+def _enactment(constitution: Constitution) -> bytes:
+    """Return a document as it has never been sent before: what is sent again is refused, and `x-` keys are no part."""
+    return canonical_bytes({**constitution.model_dump(mode="json"), "x-enactment": str(uuid4())})
 
 
 def _read(document: Path, settings: Settings) -> Constitution:

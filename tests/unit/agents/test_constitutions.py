@@ -9,11 +9,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ctrainer.agents.commands import CommandDesk
 from ctrainer.agents.compliance.loading import ConstitutionError, default_constitution
 from ctrainer.agents.constitutions import ConstitutionDesk, Constitutions
-from ctrainer.agents.records import Record, RecordBatch
-from ctrainer.schemas.constitution import Constitution, ConstitutionUpdated, UpdateOutcome
+from ctrainer.agents.records import OutputRecord, Record, RecordBatch
+from ctrainer.schemas.constitution import Constitution, ConstitutionUpdated
 from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH
 from ctrainer.schemas.envelope import Event as Envelope
 from ctrainer.schemas.signature import Requester, sign
+from tests.unit.agents.conftest import InMemoryTopics
 
 CONSTITUTION = default_constitution()
 KEY, OTHER = (Ed25519PrivateKey.from_private_bytes(bytes([number] * 32)) for number in (1, 2))
@@ -39,7 +40,7 @@ def document(**changes: object) -> str:
 
 async def outcome(record: Record, desk: ConstitutionDesk) -> ConstitutionUpdated:
     batch = RecordBatch(topic=record.topic, partition=0, epoch=1, records=(record,))
-    (output,) = await Constitutions(desk)(batch)
+    (output,) = await Constitutions(desk, InMemoryTopics())(batch)
     assert output.topic == "constitution.events"
     return Envelope[ConstitutionUpdated].from_json(output.value).data
 
@@ -82,9 +83,9 @@ class SlowDesk(ConstitutionDesk):
 
     others_ran: Event = field(default_factory=Event)
 
-    def read(self, record: Record, known: UpdateOutcome | None = None) -> Constitution:
+    def read(self, record: Record, *, is_enacted: bool = False) -> Constitution:
         assert self.others_ran.wait(20), "the event loop stood still"
-        return ConstitutionDesk.read(self, record, known)
+        return ConstitutionDesk.read(self, record, is_enacted=is_enacted)
 
 
 async def test_other_work_goes_on_while_a_large_document_is_read() -> None:
@@ -104,6 +105,43 @@ async def test_the_event_about_a_document_with_many_faults_stays_small() -> None
     faulty = {"id": "p" * 2_000, "severity": "purple", "statement": "s", "action": "ask"}
     record = update(document(principles=[faulty] * 400))
     batch = RecordBatch(topic=record.topic, partition=0, epoch=1, records=(record,))
-    (output,) = await Constitutions(desk())(batch)
+    (output,) = await Constitutions(desk(), InMemoryTopics())(batch)
     assert len(output.value or b"") < 65_536
     assert Envelope[ConstitutionUpdated].from_json(output.value).data.faults[-1].startswith("and ")
+
+
+async def test_nobody_puts_an_older_document_into_force_by_sending_its_signed_record_again(
+    topics: InMemoryTopics,
+) -> None:
+    stage = Constitutions(desk(), topics)
+
+    async def sent(record: Record) -> tuple[str, tuple[str, ...]]:
+        kept = topics.append(OutputRecord(record.topic, record.key, record.value, 1, record.headers))
+        (output,) = await stage(RecordBatch(topic=kept.topic, partition=0, epoch=1, records=(kept,)))
+        topics.append(output)
+        said = Envelope[ConstitutionUpdated].from_json(output.value).data
+        return said.outcome, said.faults
+
+    first, second = update(document(version="1")), update(document(version="2"))
+    assert [(await sent(record))[0] for record in (first, second)] == ["enacted", "enacted"]
+    for record in (first, second):
+        outcome_of_copy, (fault,) = await sent(record)
+        assert outcome_of_copy == "refused"
+        assert fault.startswith("repeated: constitution.updates/0/")
+    signed_anew = update(document(version="1", **{"x-enactment": "another"}))
+    assert (await sent(signed_anew))[0] == "enacted"
+    assert desk().read(signed_anew).digest == desk().read(first).digest
+
+
+async def test_a_document_that_was_refused_may_be_sent_again(topics: InMemoryTopics) -> None:
+    record = update(document(version="1"))
+    for requesters, expected in (({}, "refused"), (DESK.requesters, "enacted")):
+        known = ConstitutionDesk(
+            desk=CommandDesk(requesters=requesters, in_force=CONSTITUTION.reference), governance_hash=GOVERNANCE_HASH
+        )
+        kept = topics.append(OutputRecord(record.topic, record.key, record.value, 1, record.headers))
+        (output,) = await Constitutions(known, topics)(
+            RecordBatch(topic=kept.topic, partition=0, epoch=1, records=(kept,))
+        )
+        topics.append(output)
+        assert Envelope[ConstitutionUpdated].from_json(output.value).data.outcome == expected
