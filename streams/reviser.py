@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from mode import Service
@@ -18,6 +18,7 @@ _START_SECONDS = 600.0
 _LONGEST_WAIT_SECONDS = 60.0
 _LINE_BYTES = 16 * 1024 * 1024
 _LOG = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 
 
 class Condition(Enum):
@@ -63,8 +64,7 @@ class ProcessReviser(Service):
             ReviserLostError: the child was lost over these drafts.
             ReviserUnavailableError: there is no child to ask.
         """
-        answer = await self._ask({"drafts": drafts})
-        return [Rewriting(*one) for one in answer["rewritings"]]
+        return await self._ask({"drafts": drafts}, _rewritings)
 
     async def similarities(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Return how alike each two texts are.
@@ -73,20 +73,21 @@ class ProcessReviser(Service):
             ReviserLostError: the child was lost over these texts.
             ReviserUnavailableError: there is no child to ask.
         """
-        answer = await self._ask({"pairs": pairs})
-        return list(answer["similarities"])
+        return await self._ask({"pairs": pairs}, _similarities)
 
     async def on_stop(self) -> None:
         """End the child."""
         await self._end()
 
-    async def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+    async def _ask(self, question: Mapping[str, Sequence[Any]], read: Callable[[Any], list[Answer]]) -> list[Answer]:
+        (asked,) = question.values()
         line = orjson.dumps(question, default=list)
         async with self._one_at_a_time:
             process = await self._running()
             is_answered = False
             try:
-                answer = await asyncio.wait_for(_exchange(process, line), self._deadline)
+                said = await asyncio.wait_for(_exchange(process, line), self._deadline)
+                answers = _one_each(read(said), len(asked))
                 is_answered = True
             except (OSError, TimeoutError, ValueError) as error:
                 raise ReviserLostError(f"the model was lost over a question: {type(error).__name__}") from error
@@ -96,7 +97,7 @@ class ProcessReviser(Service):
                     self.losses += 1
                     self.condition = Condition.DOWN
                     await self._end()
-        return answer
+        return answers
 
     async def _running(self) -> asyncio.subprocess.Process:
         if self._process is not None and self._process.returncode is None:
@@ -135,7 +136,44 @@ class ProcessReviser(Service):
             await process.wait()
 
 
-async def _exchange(process: asyncio.subprocess.Process, question: bytes) -> dict[str, Any]:
+def _one_each(answers: list[Answer], count: int) -> list[Answer]:
+    if len(answers) != count:
+        raise ValueError(f"got {len(answers)} answers, expected {count}")
+    return answers
+
+
+def _rewritings(answer: Any) -> list[Rewriting]:
+    """Return the rewritings of an answer.
+
+    Raises:
+        ValueError: it has none.
+    """
+    match answer:
+        case {"rewritings": [*made]}:
+            return list(map(_rewriting, made))
+    raise ValueError("got something else, expected rewritings")
+
+
+def _rewriting(made: Any) -> Rewriting:
+    match made:
+        case [str(text), bool(is_whole)]:
+            return Rewriting(text, is_whole)
+    raise ValueError("got something else, expected a text and whether it is whole")
+
+
+def _similarities(answer: Any) -> list[float]:
+    """Return the similarities of an answer.
+
+    Raises:
+        ValueError: it has none, or one that is no number.
+    """
+    match answer:
+        case {"similarities": [*told]} if all(isinstance(one, float) for one in told):
+            return told
+    raise ValueError("got something else, expected similarities")
+
+
+async def _exchange(process: asyncio.subprocess.Process, question: bytes) -> Any:
     if process.stdin is None:
         raise RuntimeError("the child was started without a pipe")
     process.stdin.write(question + b"\n")
@@ -143,17 +181,16 @@ async def _exchange(process: asyncio.subprocess.Process, question: bytes) -> dic
     return await _line(process)
 
 
-async def _line(process: asyncio.subprocess.Process) -> dict[str, Any]:
+async def _line(process: asyncio.subprocess.Process) -> Any:
     """Return what the child says next.
 
     Raises:
         ConnectionError: it says no more.
-        ValueError: it says something else.
+        ValueError: it says what is no JSON.
     """
     if process.stdout is None:
         raise RuntimeError("the child was started without a pipe")
     line = await process.stdout.readline()
     if not line.endswith(b"\n"):
         raise ConnectionError("the child has ended")
-    answer: dict[str, Any] = orjson.loads(line)
-    return answer
+    return orjson.loads(line)

@@ -18,8 +18,22 @@ DRAFT = Draft("Where is it?", "You fool.", (Prompts("Say whom it insults.", "Mak
 DYING = "import sys; sys.exit(3)"
 READY = "import sys, time\nprint('{\"ready\": true}', flush=True)\nfor line in sys.stdin:\n    "
 ECHOING = READY + 'print(\'{"rewritings": [["as you like", true]]}\', flush=True)'
+NO_REWRITINGS = (
+    "[]",
+    "null",
+    "{}",
+    '{"rewritings": null}',
+    '{"rewritings": []}',
+    '{"rewritings": ["ab"]}',
+    '{"rewritings": [[null, true]]}',
+    '{"rewritings": [["one", true], ["too many", true]]}',
+)
 BABBLING = READY + "print('no JSON', flush=True)"
 HANGING = READY + "time.sleep(600)"
+
+
+def saying(answer: str) -> str:
+    return f"{READY}print({answer!r}, flush=True)"
 
 
 def process(program: str, *, deadline_seconds: float = 30.0) -> ProcessReviser:
@@ -85,13 +99,21 @@ async def test_a_process_that_does_not_start_is_left_alone_for_a_while() -> None
         assert reviser.losses == 0
 
 
-@pytest.mark.parametrize("program", [BABBLING, HANGING])
+@pytest.mark.parametrize("program", [BABBLING, HANGING, *map(saying, NO_REWRITINGS)])
 async def test_a_process_that_answers_nothing_of_use_is_ended_and_started_again(program: str) -> None:
     reviser = process(program, deadline_seconds=0.5)
     async with reviser:
         with pytest.raises(ReviserLostError):
             await reviser.rewrite([DRAFT])
         assert reviser.pid is None
+
+
+@pytest.mark.parametrize("told", ["[null]", "[]", '["1.0"]', "[0.5, 0.5]"])
+async def test_a_process_that_cannot_compare_texts_is_lost_over_them(told: str) -> None:
+    reviser = process(saying('{"similarities": ' + told + "}"))
+    async with reviser:
+        with pytest.raises(ReviserLostError):
+            await reviser.similarities([("one", "other")])
 
 
 async def test_an_answer_that_nobody_waited_for_is_never_taken_for_another_ones() -> None:
