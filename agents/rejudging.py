@@ -1,16 +1,21 @@
 """The rejudging stage: what was parked for want of a policy is judged as soon as there is one again."""
 
+import asyncio
 from collections.abc import Sequence
+from typing import TypeAlias
 
+from ctrainer.agents.compliance.judgement import Examination
+from ctrainer.agents.compliance.policy import Decision
 from ctrainer.agents.dead_letter import dead_letter
-from ctrainer.agents.force import JudgesInForce
+from ctrainer.agents.force import Judges, JudgesInForce
 from ctrainer.agents.parked import origin, parked, shaped
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.schemas.compliance import Verdict
 from ctrainer.schemas.errors import ContractError
-from ctrainer.schemas.samples import SlowLane
+from ctrainer.schemas.samples import ParkedSample, SlowLane
 
 STAGE = "rejudging"
+Waiting: TypeAlias = tuple[Record, ParkedSample]
 
 
 class PolicyOutageError(ConnectionError):
@@ -18,10 +23,15 @@ class PolicyOutageError(ConnectionError):
 
 
 class Rejudging:
-    """The handler of `samples.slow-lane` for samples that wait for a policy; the others are other stages' work."""
+    """The handler of `samples.slow-lane` for samples that wait for a policy; the others are other stages' work.
+
+    What can still not be asked about while others can, such as a text that no guard model answers, is parked anew,
+    behind all that waits: it holds up nothing.
+    """
 
     def __init__(self, *, judges: JudgesInForce) -> None:
         self._judges = judges
+        self._outages = 0
 
     async def __call__(self, batch: RecordBatch) -> Sequence[OutputRecord]:
         """Return the outcome for each sample that waits for a policy.
@@ -29,17 +39,40 @@ class Rejudging:
         Raises:
             PolicyOutageError: there is still none, or no guard model.
         """
-        return [output for record in batch.records for output in await self._judge(record)]
+        outputs: list[OutputRecord] = []
+        waiting = [(record, sample) for record in batch.records if (sample := _waiting(record, outputs)) is not None]
+        judges = self._judges()
+        decided = await self._decided(judges, waiting) if waiting else []
+        results = [decision.result for _, decision in decided]
+        outages = [result.reasons[0] for result in results if result.verdict is Verdict.PARK]
+        # What is rejected is so without asking any further.
+        if outages and all(result.verdict in {Verdict.PARK, Verdict.REJECT} for result in results):
+            self._outages += 1
+            raise PolicyOutageError(f"{outages[0]}: waiting")
+        for (record, sample), (examination, decision) in zip(waiting, decided, strict=True):
+            outputs += judges.publication.of(record, examination, decision, origin(sample))
+        return outputs
 
-    async def _judge(self, record: Record) -> Sequence[OutputRecord]:
-        try:
-            sample = parked(record, SlowLane.POLICY)
-        except ContractError as error:
-            return [dead_letter(record, stage=STAGE, reason=error.reason, message=str(error))]
-        if sample is None:
-            return []
-        court, verdicts, publication = self._judges()
-        ((examination, decision),) = await court.decide(verdicts, [court.examine(shaped(sample))])
-        if decision.result.verdict is Verdict.PARK:
-            raise PolicyOutageError(f"{decision.result.reasons[0]}: waiting")
-        return list(publication.of(record, examination, decision, origin(sample)))
+    async def _decided(self, judges: Judges, waiting: Sequence[Waiting]) -> list[tuple[Examination, Decision]]:
+        """Return what is decided on samples, in order. After each outage another one is asked about first.
+
+        Whoever is asked again after a pause is asked one question: were it always the same, and never answered, none
+        would be.
+        """
+        court, verdicts, _ = judges
+        start = self._outages % len(waiting)
+        examined: list[Examination] = []
+        for _, sample in (*waiting[start:], *waiting[:start]):
+            examined.append(court.examine(shaped(sample)))
+            await asyncio.sleep(0)
+        decided = await court.decide(verdicts, examined)
+        return [*decided[len(waiting) - start :], *decided[: len(waiting) - start]]
+
+
+def _waiting(record: Record, outputs: list[OutputRecord]) -> ParkedSample | None:
+    """Return the sample of a record if it waits for a policy; what cannot be read becomes a dead letter."""
+    try:
+        return parked(record, SlowLane.POLICY)
+    except ContractError as error:
+        outputs.append(dead_letter(record, stage=STAGE, reason=error.reason, message=str(error)))
+        return None

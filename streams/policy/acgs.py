@@ -9,13 +9,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 from ctrainer.agents.compliance.policy import (
     Decision,
     PolicyEngine,
     PolicyInput,
     PolicyUnavailableError,
+    parked,
 )
 from ctrainer.schemas.compliance import Verdict
 from ctrainer.schemas.identity import canonical_bytes, content_digest
@@ -25,6 +26,8 @@ ACTION = "constitutional_evaluation"
 MOST_REASONS = 32
 """So that the events about a sample stay small, whatever an engine says."""
 Question = Callable[[PolicyInput, str], dict[str, Any]]
+Veto: TypeAlias = tuple[str, ...] | None
+"""The engine's reasons against a sample, or None where it allows it."""
 
 
 def as_served(one: PolicyInput, governance_hash: str) -> dict[str, Any]:
@@ -70,17 +73,26 @@ class AcgsEngine:
         self._local = local
 
     async def evaluate(self, inputs: Sequence[PolicyInput]) -> list[Decision]:
-        """Return one decision for each input, in order.
+        """Return one decision for each input, in order; one that parks where the engine does not answer this input.
 
         Raises:
-            PolicyUnavailableError: the engine does not answer, or without saying whether it allows.
+            PolicyUnavailableError: the engine answers none, or without saying whether it allows.
             PolicyError: an input has no decision.
         """
         decisions = await self._local.evaluate(inputs)
-        vetoes = await asyncio.gather(*map(self._veto, inputs))
+        vetoes = await asyncio.gather(*map(self._heard, inputs))
+        outages = [veto for veto in vetoes if isinstance(veto, PolicyUnavailableError)]
+        if outages and len(outages) == len(inputs):
+            raise outages[0]
         return [self._joined(decision, veto) for decision, veto in zip(decisions, vetoes, strict=True)]
 
-    async def _veto(self, one: PolicyInput) -> tuple[str, ...] | None:
+    async def _heard(self, one: PolicyInput) -> Veto | PolicyUnavailableError:
+        try:
+            return await self._veto(one)
+        except PolicyUnavailableError as error:
+            return error
+
+    async def _veto(self, one: PolicyInput) -> Veto:
         """Return the engine's reasons against a sample, or None where it allows it."""
         answer = await self._connection.ask(self._path, self._question(one, self._governance_hash))
         allow = answer.get("allow") if isinstance(answer, dict) else None
@@ -95,7 +107,9 @@ class AcgsEngine:
         texts = (one[:256] for one in violations if isinstance(one, str)) if isinstance(violations, list) else ()
         return tuple(sorted(islice(texts, MOST_REASONS))) or ("policy-engine-denied",)
 
-    def _joined(self, decision: Decision, veto: tuple[str, ...] | None) -> Decision:
+    def _joined(self, decision: Decision, veto: Veto | PolicyUnavailableError) -> Decision:
+        if isinstance(veto, PolicyUnavailableError):
+            return parked(decision, "policy-unavailable")
         named = decision.model_copy(update={"decided_by": self.name})
         if veto is None or decision.result.verdict is Verdict.REJECT:
             return named

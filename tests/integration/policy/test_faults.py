@@ -277,6 +277,24 @@ async def test_an_acgs_engine_that_does_not_say_whether_it_allows_is_an_outage(b
         await connection.close()
 
 
+async def test_a_question_that_an_acgs_engine_refuses_parks_that_sample_alone() -> None:
+    async def choosing(body: bytes) -> bytes:
+        findings = orjson.loads(body)["input_data"]["findings"]
+        if findings and findings[0]["principle"] != "reviewing":
+            return response(b"{}", status="422 Unprocessable Content")
+        return response(b'{"allow": true, "confidence_score": 1.0}')
+
+    async with engine_server(choosing) as url:
+        connection = EngineConnection(url, deadline_seconds=5.0, connections=2)
+        local = RegorusEngine(BUNDLE)
+        engine = AcgsEngine(connection, path="/v1/evaluate", question=as_served, governance_hash="", local=local)
+        found = [[], ["redacting"], ["reviewing"], ["rejecting"]]
+        decisions = await engine.evaluate([question(*((one, 1.0) for one in principles)) for principles in found])
+        await connection.close()
+    assert [decision.result.verdict for decision in decisions] == ["accept", "park", "review", "reject"]
+    assert [decision.decided_by for decision in decisions] == ["acgs+regorus", "none", "acgs+regorus", "regorus"]
+
+
 async def test_an_acgs_engine_that_names_violations_without_end_gives_few_and_short_reasons() -> None:
     nested = b"[" * 1_000 + b"]" * 1_000
     texts = b",".join(b'"%b"' % (b"%05d" % number * 100) for number in range(5_000))
