@@ -106,9 +106,11 @@ class Review:
         key = f"{said.topic}/{said.partition}"
         if record.key != key.encode():
             raise ContractError("key-is-not-partition", f"record key: expected {key!r}")
-        if said.topic != SAMPLES_SLOW_LANE or Halted(said.partition, said.model) not in await halts(self._topics):
-            raise ContractError("not-halted", "partition, model: no halt of this model is in force there")
-        data = RevisionResumed(**said.model_dump(exclude={"kind"}), resumed_by=self._desk.signer(record))
+        halted = (await halts(self._topics)).get(Halted(said.partition, said.model))
+        # Who copies the word must not lift a later halt with it.
+        if halted is None or (said.topic, said.offset) != (SAMPLES_SLOW_LANE, halted.offset):
+            raise ContractError("not-halted", "partition, offset, model: no such halt is in force")
+        data = RevisionResumed(**said.model_dump(exclude={"kind", "offset"}), resumed_by=self._desk.signer(record))
         reference = self._judges().court.reference
         return event_record(topic=CONSTITUTION_EVENTS, key=key, data=data, cause=record, constitution=reference)
 

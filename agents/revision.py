@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from ctrainer.agents.compliance.judgement import Examination
 from ctrainer.agents.compliance.policy import Decision, PolicyResult
 from ctrainer.agents.compliance.shape import ShapedSample
@@ -181,6 +183,9 @@ class Revision:
         """Return the outcome of one sample, and what was seen of the model meanwhile."""
         judges = self._judges()
         examination, decision = await _decided(judges, shaped(sample))
+        if decision.result.verdict is Verdict.REVISE and decision.result.redact:
+            # Another constitution is in force by now. Redacted before and after apart, both would differ in more.
+            examination, decision = await _decided(judges, _redacted(judges, examination, decision))
         if decision.result.verdict is not Verdict.REVISE:
             # Another constitution is in force by now: its word holds.
             return list(judges.publication.of(record, examination, decision, origin(sample))), Lately()
@@ -272,6 +277,12 @@ async def _decided(judges: Judges, sample: ShapedSample) -> tuple[Examination, D
     if decision.result.verdict is Verdict.PARK:
         raise PolicyOutageError(f"{decision.result.reasons[0]}: waiting")
     return examination, decision
+
+
+def _redacted(judges: Judges, examination: Examination, decision: Decision) -> ShapedSample:
+    made = judges.court.conclude(examination, decision).redacted
+    messages, tools = list(made.messages), list(made.tools)
+    return replace(examination.sample, messages=messages, tools=tools, redactions=made.redactions)
 
 
 def _seen(work: Sequence[Mendable], outcomes: Sequence[Outcome]) -> Lately:

@@ -36,12 +36,13 @@ class RevisionHalted(Message):
 class ResumeRevision(Message):
     """Let a model that was halted rewrite again. What it made before the halt counts no more. It serves every tenant.
 
-    `topic` and `partition` are those of the halt. `reason` quotes no sample.
+    `topic`, `partition` and `offset` are those of the halt: the word lifts no later one. `reason` quotes no sample.
     """
 
     kind: Literal["ResumeRevision"]
     topic: str
     partition: int = Field(ge=0)
+    offset: int = Field(ge=0)
     model: str
     reason: str = Field(max_length=2000)
     constitution: ConstitutionReference

@@ -93,6 +93,7 @@ async def _resume(settings: Settings, reason: str, key: Path | None) -> list[Rev
             kind="ResumeRevision",
             topic=halted.topic,
             partition=halted.partition,
+            offset=halted.offset,
             model=halted.model,
             reason=reason,
             constitution=reference,

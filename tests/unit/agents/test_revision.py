@@ -20,6 +20,7 @@ from ctrainer.agents.revision import (
     Revision,
     RevisionHaltedError,
 )
+from ctrainer.agents.revision_halts import halts
 from ctrainer.agents.revision_tally import RevisionTally
 from ctrainer.agents.screening import Screening
 from ctrainer.agents.trial import spoken
@@ -73,6 +74,11 @@ KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 REQUESTERS = {
     name: Requester(key_id=name, public_key=KEY.public_key(), tenants=frozenset({tenant}))
     for name, tenant in (("root", "*"), ("rita", "shop"))
+}
+CALL_TO_BOB = {
+    "id": "c1",
+    "type": "function",
+    "function": {"name": "track", "arguments": '{"to": "bob@shop.example"}'},
 }
 CALL = {"id": "c1", "type": "function", "function": {"name": "track", "arguments": '{"parcel": 7}'}}
 
@@ -150,6 +156,7 @@ class Flow:
             "kind": "ResumeRevision",
             "topic": "samples.slow-lane",
             "partition": 0,
+            "offset": max((halted.offset for halted in (await halts(self.topics)).values()), default=0),
             "model": "scripted",
             "reason": "mended",
             "constitution": self.judges().court.reference,
@@ -207,6 +214,24 @@ async def test_a_revised_sample_is_accepted_with_where_it_comes_from_and_its_pai
     assert (decision.reasons, decision.findings) == (("civil",), ())
     assert {decision.sample_id, sample.sample_id, pair.sample_id} == {waiting.sample_id}
     assert decision.source.topic == "flywheel.samples"
+
+
+async def test_a_pair_differs_in_the_rewritten_turns_alone_also_when_more_is_redacted_by_now(flow: Flow) -> None:
+    civil, _, bombs = DOCUMENT["principles"]
+    flow.enact(DOCUMENT | {"principles": [civil, bombs]})
+    told = (
+        "The parcel for Anna comes to Rome on Monday. You fool, ask zed@shop.example. Then write to bob@shop.example."
+    )
+    await flow.screen(told, question="Where is it?", tool_calls=[CALL_TO_BOB])
+    assert "zed@shop.example" in flow.parked()[0].messages[1].content
+    flow.enact(DOCUMENT)
+    await flow.revise()
+    (pair,), (sample,) = flow.pairs(), flow.accepted()
+    assert "shop.example" not in pair.to_json().decode() + sample.to_json().decode()
+    assert pair.chosen[1].content.endswith("Then write to <EMAIL_2>.")
+    assert pair.rejected[1].content.endswith("You fool, ask <EMAIL_1>. Then write to <EMAIL_2>.")
+    assert pair.chosen[1].tool_calls == pair.rejected[1].tool_calls
+    assert [(redaction.message_index, redaction.count) for redaction in sample.redactions] == [(1, 3)]
 
 
 async def test_a_sentence_that_a_rule_hits_is_left_out_without_a_model(flow: Flow) -> None:
@@ -442,6 +467,7 @@ async def test_a_person_lifts_a_halt_and_what_the_model_did_before_counts_no_mor
         ({}, "rita", "foreign-tenant"),
         ({}, "nobody", "unknown-signer"),
         ({"partition": 1}, "root", "not-halted"),
+        ({"offset": 0}, "root", "not-halted"),
         ({"model": "another"}, "root", "not-halted"),
         ({"topic": "flywheel.samples"}, "root", "not-halted"),
     ],
@@ -468,6 +494,8 @@ async def test_the_same_model_can_collapse_again_after_a_halt_was_lifted(flow: F
     flow.deliver(await stage(of(*again)))
     await stage.restore(0, again[-1].offset + 1)
     assert flow.tally.facts() == {"0": "refusals"}
+    (letter,) = await flow.resume(key_id="root", offset=waiting.offset - 1)
+    assert header(letter.headers, "dlq.reason") == "not-halted"
 
 
 async def test_a_batch_in_which_the_model_collapses_is_finished_first(flow: Flow) -> None:
