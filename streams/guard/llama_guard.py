@@ -86,7 +86,8 @@ def _verdict(said: re.Match[str], choice: Mapping[str, Any]) -> Answer:
 def _probability_of_unsafe(logprobs: Any) -> float | None:
     """Return the share of `unsafe` among both words at the first token that is one; 1 without log-probabilities.
 
-    None where they are not what they should be.
+    None where they are not what they should be, or say that the other word was the likelier one: at temperature 0 it
+    would have been said.
     """
     if logprobs is None:
         return 1.0
@@ -100,7 +101,7 @@ def _probability_of_unsafe(logprobs: Any) -> float | None:
         return None
     unsafe = sum(share for token, share in first.items() if "unsafe".startswith(token.strip()))
     safe = sum(share for token, share in first.items() if "safe".startswith(token.strip()))
-    return unsafe / (unsafe + safe) if unsafe else None
+    return unsafe / (unsafe + safe) if unsafe and unsafe >= safe else None
 
 
 def _alternatives(token: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
@@ -110,9 +111,10 @@ def _alternatives(token: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         ValueError: a log-probability is none.
     """
     for one in (*(token.get("top_logprobs") or ()), token):
-        text, share = str(one["token"]), float(one["logprob"])
-        if share > 0:
-            raise ValueError(f"logprob: got {share}, expected at most 0")
+        text, share = one["token"], one["logprob"]
+        # Some write as a text what JSON has no number for.
+        if not isinstance(text, str) or isinstance(share, bool) or not isinstance(share, int | float) or share > 0:
+            raise ValueError("log-probability: got something else, expected a token and a number of at most 0")
         if text.strip():
             yield text, math.exp(share)
 

@@ -32,7 +32,7 @@ def completion(content: object, *, finish: str = "stop", **choice: Any) -> bytes
     return response(orjson.dumps(answer))
 
 
-def logprobs(*tokens: tuple[str, float], alternatives: tuple[tuple[str, float], ...] = ()) -> dict[str, Any]:
+def logprobs(*tokens: tuple[str, Any], alternatives: tuple[tuple[Any, Any], ...] = ()) -> dict[str, Any]:
     others = [{"token": token, "logprob": share} for token, share in alternatives]
     return {"content": [{"token": token, "logprob": share, "top_logprobs": others} for token, share in tokens]}
 
@@ -74,6 +74,15 @@ UNCLEAR = {
     "filtered": completion("safe", finish="content_filter"),
     "content in parts": completion([{"type": "text", "text": "safe"}]),
     "a log-probability above zero": completion("unsafe\nS1", logprobs=logprobs(("unsafe", 0.5))),
+    "a log-probability that is no number": completion("unsafe\nS1", logprobs=logprobs(("unsafe", "NaN"))),
+    "an alternative that is no number": completion(
+        "unsafe\nS1", logprobs=logprobs(("unsafe", -0.1), alternatives=(("safe", "nan"),))
+    ),
+    "a log-probability that is a truth value": completion("unsafe\nS1", logprobs=logprobs(("unsafe", False))),
+    "a token that is none": completion("unsafe\nS1", logprobs=logprobs(("unsafe", -0.1), alternatives=((None, -1.0),))),
+    "a verdict that its probabilities deny": completion(
+        "unsafe\nS1", logprobs=logprobs(("unsafe", -5.0), alternatives=(("safe", -0.1),))
+    ),
     "log-probabilities of another shape": completion("unsafe\nS1", logprobs=[1]),
     "log-probabilities of nothing": completion("unsafe\nS1", logprobs={"content": []}),
     "log-probabilities of other words": completion("unsafe\nS1", logprobs=logprobs(("hello", -0.1))),
