@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import orjson
 
 from ctrainer.agents.commands import CommandDesk, Refusal
-from ctrainer.agents.compliance.judgement import Examination
+from ctrainer.agents.compliance.judgement import Court, Examination
 from ctrainer.agents.compliance.policy import Decision, PolicyResult
+from ctrainer.agents.compliance.redaction import redact
 from ctrainer.agents.dead_letter import dead_letter
 from ctrainer.agents.events import event_record
 from ctrainer.agents.force import JudgesInForce
@@ -14,6 +15,7 @@ from ctrainer.agents.parked import origin, parked, shaped
 from ctrainer.agents.provisional import Provisional
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.revision_halts import Halted, halts
+from ctrainer.agents.trial import spoken
 from ctrainer.agents.world import Topics
 from ctrainer.schemas.compliance import Verdict
 from ctrainer.schemas.constitution import Action
@@ -110,9 +112,13 @@ class Review:
         # Who copies the word must not lift a later halt with it.
         if halted is None or (said.topic, said.offset) != (SAMPLES_SLOW_LANE, halted.offset):
             raise ContractError("not-halted", "partition, offset, model: no such halt is in force")
-        data = RevisionResumed(**said.model_dump(exclude={"kind", "offset"}), resumed_by=self._desk.signer(record))
-        reference = self._judges().court.reference
-        return event_record(topic=CONSTITUTION_EVENTS, key=key, data=data, cause=record, constitution=reference)
+        court = self._judges().court
+        data = RevisionResumed(
+            **said.model_dump(exclude={"kind", "offset", "reason"}),
+            reason=_redacted(said.reason, court),
+            resumed_by=self._desk.signer(record),
+        )
+        return event_record(topic=CONSTITUTION_EVENTS, key=key, data=data, cause=record, constitution=court.reference)
 
     def _require_signer(self, record: Record, tenant: str) -> None:
         _raise_if(self._desk.signature_objection(record, tenant))
@@ -169,6 +175,13 @@ class Review:
 def _breached(examination: Examination, action: Action) -> tuple[str, ...]:
     """Return the ids of the enforced principles with an action that a sample breaches."""
     return tuple(sorted({found.source.principle.id for found in examination.findings if found.asks_for(action)}))
+
+
+def _redacted(note: str, court: Court) -> str:
+    """Return what a person wrote as it may stand in an event, which is kept for ever."""
+    examination = court.examine(spoken(note, "user"))
+    to_redact = [found for found in examination.findings if found.asks_for(Action.REDACT)]
+    return redact(examination.sample.messages, [], to_redact).messages[0]["content"]
 
 
 def _raise_if(refusal: Refusal | None) -> None:

@@ -286,9 +286,13 @@ def _redacted(judges: Judges, examination: Examination, decision: Decision) -> S
 
 
 def _seen(work: Sequence[Mendable], outcomes: Sequence[Outcome]) -> Lately:
-    """Return what a model wrote last of each answer, and what was accepted."""
-    both = [(one.passage.answer, outcome) for one, outcome in zip(work, outcomes, strict=True)]
+    """Return what a model wrote last of each answer, and what was accepted of that.
+
+    What was mended by leaving out sentences says nothing of a model, and whoever logged it chose what is left.
+    """
+    pairs = [(one.passage.answer, outcome) for one, outcome in zip(work, outcomes, strict=True)]
+    both = [(answer, outcome) for answer, outcome in pairs if outcome.attempts and outcome.by_model]
     return Lately(
-        drafts=tuple((answer, one.attempts[-1].text) for answer, one in both if one.attempts and one.by_model),
+        drafts=tuple((answer, one.attempts[-1].text) for answer, one in both),
         accepted=tuple((answer, one.revised) for answer, one in both if one.revised is not None),
     )

@@ -49,7 +49,10 @@ class ResumeRevision(Message):
 
 
 class RevisionResumed(Message):
-    """A person has lifted the halt of a partition; `resumed_by` is the key id that signed the command."""
+    """A person has lifted the halt of a partition; `resumed_by` is the key id that signed the command.
+
+    `reason` is redacted as the constitution asks.
+    """
 
     topic: str
     partition: int = Field(ge=0)
