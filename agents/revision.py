@@ -101,20 +101,18 @@ class _Hearing:
         return list(publication.revised(self.record, before, after, decision, Revised(origin(self.sample), revision)))
 
 
-@dataclass(slots=True)
 class _Losses:
-    """How often the model was lost over the record at one place."""
+    """How often the model was lost over the record at which each partition stands."""
 
-    place: tuple[int, int] = (-1, -1)
-    times: int = 0
+    def __init__(self) -> None:
+        self._by_partition: dict[int, tuple[int, int]] = {}
 
     def another(self, record: Record) -> None:
-        place = (record.partition, record.offset)
-        self.times = self.times + 1 if place == self.place else 1
-        self.place = place
+        self._by_partition[record.partition] = record.offset, self.of(record) + 1
 
     def of(self, record: Record) -> int:
-        return self.times if self.place == (record.partition, record.offset) else 0
+        offset, times = self._by_partition.get(record.partition, (record.offset, 0))
+        return times if offset == record.offset else 0
 
 
 class Revision:
