@@ -14,13 +14,18 @@ from ctrainer.agents.records import Record
 from ctrainer.agents.world import Topics
 from ctrainer.schemas.constitution import Constitution
 from ctrainer.schemas.topics import CONSTITUTION_EVENTS
+from ctrainer.streams.active_constitution import WrongConstitutionError
 from ctrainer.streams.topic_follower import TopicFollower
 
 _LOG = logging.getLogger(__name__)
 
 
 async def latest_constitution(topics: Topics, desk: ConstitutionDesk, otherwise: Constitution) -> Constitution:
-    """Return the last document that was enacted and may come into force here."""
+    """Return the last document that was enacted.
+
+    Raises:
+        WrongConstitutionError: this version cannot carry it out.
+    """
     return await _latest(topics, desk) or otherwise
 
 
@@ -64,7 +69,10 @@ class ConstitutionWatch:
     async def enact(self) -> None:
         """Put the last document that was enacted into force, if something became of one since the last call.
 
-        Where it cannot be read, it is tried again until it can.
+        While the topics cannot be read, it is tried again until they can.
+
+        Raises:
+            WrongConstitutionError: this version cannot carry it out.
         """
         if not self._is_told:
             return
@@ -84,14 +92,22 @@ class ConstitutionWatch:
 
 
 async def _latest(topics: Topics, desk: ConstitutionDesk) -> Constitution | None:
-    return await asyncio.to_thread(_last_readable, await enacted_documents(topics), desk)
+    return await asyncio.to_thread(_last, await enacted_documents(topics), desk)
 
 
-def _last_readable(records: Sequence[Record], desk: ConstitutionDesk) -> Constitution | None:
-    """Return the last document that may come into force, and read none before it; None where there is none."""
-    for record in reversed(records):
-        try:
-            return desk.read(record, is_enacted=True)
-        except ConstitutionError as error:
-            _LOG.warning("%s/%d/%d cannot come into force here: %s", *record[:3], error.faults[0])
-    return None
+def _last(records: Sequence[Record], desk: ConstitutionDesk) -> Constitution | None:
+    """Return the last document, and read none before it; None where there is none, or this deployment has its own.
+
+    Raises:
+        WrongConstitutionError: this version cannot carry it out. An older one holds no more.
+    """
+    if not records or desk.pinned_digest is not None:
+        return None
+    try:
+        return desk.read(records[-1], is_enacted=True)
+    except ConstitutionError as error:
+        topic, partition, offset, *_ = records[-1]
+        raise WrongConstitutionError(
+            f"{topic}/{partition}/{offset} was enacted, and this version cannot carry it out: {error.faults[0]}; "
+            "run the version that enacted it, or name another document by CTRAINER_CONSTITUTION_DIGEST and enact it"
+        ) from error

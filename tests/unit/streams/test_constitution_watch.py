@@ -17,6 +17,7 @@ from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.schemas.constitution import Constitution
 from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH
 from ctrainer.schemas.signature import Requester, sign
+from ctrainer.streams.active_constitution import WrongConstitutionError
 from ctrainer.streams.constitution_watch import ConstitutionWatch, latest_constitution
 from ctrainer.streams.watched_keyring import KeyringUnreadableError
 from tests.unit.agents.conftest import InMemoryTopics
@@ -165,3 +166,22 @@ async def test_what_became_of_a_document_stays_when_the_keyring_changes(topics: 
     await decide(topics, put_signed(topics, "refused"), without)
     for desk in (with_root, without):
         assert (await latest_constitution(topics, desk, FIRST)).version == "enacted"
+
+
+async def test_no_worker_judges_by_an_older_document_because_it_cannot_carry_out_the_last_one(
+    topics: InMemoryTopics,
+) -> None:
+    await decide(topics, put(topics, "1"), UNSIGNED)
+    other = ConstitutionDesk(desk=COMMANDS, governance_hash="0000")
+    whole = json.loads(FIRST.to_json()) | {"version": "2", "governance_hash": "0000"}
+    record = topics.append(OutputRecord("constitution.updates", b"default", json.dumps(whole).encode(), 1))
+    (event,) = await decide(topics, record, other)
+    with pytest.raises(WrongConstitutionError, match="/0/1 was enacted"):
+        await latest_constitution(topics, UNSIGNED, FIRST)
+    force = Force(judges(FIRST))
+    watch = ConstitutionWatch(topics=topics, desk=UNSIGNED, force=force, appoint=judges)
+    watch.apply(event)
+    with pytest.raises(WrongConstitutionError):
+        await watch.enact()
+    pinned = ConstitutionDesk(desk=COMMANDS, governance_hash=GOVERNANCE_HASH, pinned_digest=FIRST.digest)
+    assert await latest_constitution(topics, pinned, FIRST) is FIRST
