@@ -33,7 +33,8 @@ class Encoder(Protocol):
 class EncoderGuard:
     """Answers with the probability by the second look, for the hazard that the harm score finds likeliest.
 
-    One thread encodes, beside the event loop. Where it fails (out of memory, say), the answer is `unavailable`.
+    One thread encodes, beside the event loop. Where it fails (out of memory, say) or gives no numbers, the answer is
+    `unavailable`.
     """
 
     def __init__(self, encoder: Encoder, look: SecondLook, harm: HarmModel) -> None:
@@ -56,7 +57,9 @@ class EncoderGuard:
         most = self._look.most_tokens
         vectors = self._encoder.encode(texts, most_tokens=most)
         whole = self._encoder.reads_whole(texts, most_tokens=most)
-        return list(self._look.scores(self._harm, spoken, vectors, whole))
+        said = self._look.scores(self._harm, spoken, vectors, whole)
+        are_numbers = (bool(np.isfinite(vector).all()) for vector in vectors)
+        return [one if is_number else Guarded.UNAVAILABLE for one, is_number in zip(said, are_numbers, strict=True)]
 
 
 def _role(question: Question) -> StrictRole:

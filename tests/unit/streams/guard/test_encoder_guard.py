@@ -92,6 +92,20 @@ async def test_a_text_without_words_is_harmless() -> None:
     assert await guard("...").answers([Question(None, "... ...")]) == [{}]
 
 
+class Overflowing(Encoder):
+    """An encoder whose numbers overflow over one word."""
+
+    def encode(self, texts: Sequence[str], *, most_tokens: int) -> NDArray[np.float32]:
+        vectors = super().encode(texts, most_tokens=most_tokens)
+        vectors[[self._word in text for text in texts]] = np.nan
+        return vectors
+
+
+async def test_a_vector_that_is_no_number_acquits_nothing() -> None:
+    questions = [Question(None, HARMFUL), Question(None, HARMLESS)]
+    assert await EncoderGuard(Overflowing("vermin,"), LOOK, HARM).answers(questions) == [Guarded.UNAVAILABLE, {}]
+
+
 @pytest.mark.parametrize("error", [RuntimeError, MemoryError])
 async def test_an_encoder_that_fails_is_unavailable_and_nothing_passes(error: type[Exception]) -> None:
     questions = [Question(None, HARMLESS), Question(None, HARMFUL)]
