@@ -92,7 +92,7 @@ class Review:
         if _lifts_halt(record):
             return [await self._resumed(record)]
         decision, sample = await self._valid(record, decided)
-        outputs = self._concluded(record, decision, sample)
+        outputs = await self._concluded(record, decision, sample)
         decided.add(decision.sample_id)
         return outputs
 
@@ -151,14 +151,14 @@ class Review:
                 return sample
         raise ContractError("not-in-review", "parked: no sample of this id and tenant waits for review there")
 
-    def _concluded(self, record: Record, said: ReviewDecision, sample: ParkedSample) -> list[OutputRecord]:
+    async def _concluded(self, record: Record, said: ReviewDecision, sample: ParkedSample) -> list[OutputRecord]:
         """Return the outputs of a decision. What goes on is redacted as the constitution in force asks.
 
         Raises:
             ContractError: a person accepts what the constitution in force rejects; it was another one when they read.
         """
         court, _, publication = self._judges()
-        examination = court.examine(shaped(sample))
+        (examination,) = await court.hear([court.examine(shaped(sample))])
         verdict, redact = _VERDICTS[said.verdict], _breached(examination, Action.REDACT)
         if verdict is Verdict.ACCEPT and (rejecting := _breached(examination, Action.REJECT)):
             raise ContractError("rejected-by-constitution", f"{', '.join(rejecting)}: no person overrules a rejection")

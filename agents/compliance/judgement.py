@@ -75,6 +75,10 @@ class Court:
         found = self.detectors.find_all([(sample.messages, sample.tools) for sample in samples])
         return [_examination(sample, findings) for sample, findings in zip(samples, found, strict=True)]
 
+    async def hear(self, examinations: Sequence[Examination]) -> Sequence[Examination]:
+        """Return each examination with what a guard model makes of it, where there is one."""
+        return await _heard(self.guard, examinations) if self.guard else examinations
+
     async def decide(
         self, verdicts: Verdicts, examinations: Sequence[Examination]
     ) -> list[tuple[Examination, Decision]]:
@@ -85,7 +89,7 @@ class Court:
         Raises:
             PolicyError: an examination has no decision.
         """
-        heard = await _heard(self.guard, examinations) if self.guard else examinations
+        heard = await self.hear(examinations)
         decisions = await verdicts.of([one.case for one in heard])
         made = [(one, decisions.get(one.case, verdicts.outage)) for one in heard]
         if self.guard is None:

@@ -68,8 +68,8 @@ class Flow:
         requester = Requester(key_id="rita", public_key=KEY.public_key(), tenants=frozenset({"shop"}))
         self.desk = CommandDesk(requesters={"rita": requester}, in_force=self.force.reference)
 
-    def enact(self, constitution: Constitution) -> None:
-        self.force.enact(appoint(Court(constitution), Policy(constitution)))
+    def enact(self, constitution: Constitution, guard: Guard | None = None) -> None:
+        self.force.enact(appoint(Court(constitution, guard=guard), Policy(constitution)))
 
     async def screen(self, question: str) -> None:
         record = self.topics.append(OutputRecord("flywheel.samples", b"shop/desk", logged(question), 1))
@@ -280,6 +280,23 @@ async def test_no_person_accepts_what_the_constitution_in_force_rejects(flow: Fl
     flow.deliver(await (await flow.reviewer())(of(flow.said(ReviewVerdict.REJECT))))
     assert flow.decisions()[-1].verdict == "reject"
     assert flow.accepted() == []
+
+
+async def test_a_person_may_accept_what_a_guard_model_acquits_of_what_the_harm_score_says(
+    topics: InMemoryTopics,
+) -> None:
+    model = Guarding()
+    acquitting = Guard(model, CONSTITUTION, asks="always", is_asked=lambda _: True, overrules=True)
+    flow = Flow(topics)
+    flow.enact(with_principles(weapons={"action": Action.REVIEW}))
+    await flow.screen("Poison")
+    flow.enact(CONSTITUTION, guard=acquitting)
+    (letter,) = await (await flow.reviewer())(of(flow.said(ReviewVerdict.ACCEPT)))
+    assert dict(letter.headers)["dlq.reason"] == b"rejected-by-constitution"
+    flow.deliver([letter])
+    model.says = {}
+    flow.deliver(await (await flow.reviewer())(of(flow.said(ReviewVerdict.ACCEPT))))
+    assert (flow.decisions()[-1].verdict, flow.decisions()[-1].guard) == ("accept", "asked")
 
 
 async def test_only_the_first_decision_counts_also_after_a_restart(flow: Flow) -> None:
