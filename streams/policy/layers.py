@@ -37,10 +37,13 @@ class LayeredEngine:
     def _joined(self, one: Decision, other: Decision) -> Decision:
         agree = _effect(one) == _effect(other)
         self.counts["agreed" if agree else "disagreed"] += 1
-        return one if agree else disputed(one, other)
+        return one.model_copy(update={"result": other.result}) if agree else disputed(one, other)
 
 
 def _effect(decision: Decision) -> tuple[object, ...]:
-    """Return all of a decision that a sample feels: engines may write the last digit of a score otherwise."""
+    """Return all of a decision that a sample feels.
+
+    Engines may write the last digit of a score otherwise: that of the second one is told.
+    """
     result = decision.result
     return result.verdict, result.redact, result.reasons

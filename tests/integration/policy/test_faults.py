@@ -250,6 +250,14 @@ async def test_what_a_layer_would_let_pass_alone_does_not_pass(
     assert layered.counts == {"disagreed": 1}
 
 
+async def test_a_score_that_does_not_fit_its_verdict_is_not_told() -> None:
+    async with engine_server(always(batch(entry(score=0.125)))) as url:
+        first = engine_at(url)
+        (decision,) = await LayeredEngine(first, RegorusEngine(BUNDLE)).evaluate([question()])
+        await first._connection.close()
+    assert (decision.result.verdict, decision.result.score, decision.decided_by) == ("accept", 1.0, "opa")
+
+
 @pytest.mark.parametrize(
     "body",
     [
