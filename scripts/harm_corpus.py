@@ -1,5 +1,6 @@
 """The texts that the harm score is trained on and measured with."""
 
+import itertools
 import json
 import random
 import re
@@ -16,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ctrainer.agents.compliance.conversation import StrictRole
+from scripts.harm_code import library_code
 
 PHRASES = Path(__file__).parent / "harm_phrases"
 POOLED = ("xstest", "openai_moderation", "harmbench", "inthewild_jailbreaks", "self_instruct", "presidio_synth")
@@ -31,6 +33,10 @@ _SENTENCES_PER_PATTERN = 150
 _FILLED_WEIGHT = 0.12
 """Of sentences that differ in the fillings of a pattern only."""
 _PASSAGE_WEIGHT = 0.6
+SHORT_WEIGHT = 0.5
+"""Of whole turns of a few words."""
+LIGHT_WEIGHT = 0.06
+"""Of code, and of short turns that differ in the filling of a pattern only."""
 _SHORTEST_TURN = 12
 _AILUMINATE = {
     "vcr": "S1",
@@ -81,7 +87,7 @@ def load(data: Path) -> list[Example]:
 
 def own_phrases() -> list[Example]:
     """Return the sentences made of our own phrases: always training data, never evaluated."""
-    return [*_contrasts(), *_requests(), *_prose(), *_passages()]
+    return [*_contrasts(), *_requests(), *_prose(), *_passages(), *_short(), *_code()]
 
 
 def _contrasts() -> Iterator[Example]:
@@ -137,6 +143,29 @@ def _passages() -> Iterator[Example]:
         yield from (_own(text, hazard, _PASSAGE_WEIGHT) for text in passages)
     yield from (_own(text, None, _PASSAGE_WEIGHT) for text in [*phrases["harmless"], *phrases["tasks"]])
     yield from (_own(text, None) for text in phrases["turns"])
+
+
+def _short() -> Iterator[Example]:
+    phrases = _phrases("short")
+    for hazard, turns in phrases["harmful"].items():
+        yield from (_own(text, hazard, SHORT_WEIGHT) for text in turns)
+    yield from (_own(text, None, SHORT_WEIGHT) for text in phrases["harmless"])
+    for hazard, patterns in phrases["patterns"].items():
+        code = None if hazard == "harmless" else hazard
+        yield from (
+            _own(text, code, LIGHT_WEIGHT) for pattern in patterns for text in _fillings(pattern, phrases["slots"])
+        )
+
+
+def _fillings(pattern: str, slots: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield a pattern with every filling of its slots."""
+    names = re.findall(r"\{(\w+)\}", pattern)
+    for chosen in itertools.product(*(slots[name] for name in names)):
+        yield pattern.format(**dict(zip(names, chosen, strict=True)))
+
+
+def _code() -> Iterator[Example]:
+    yield from (_own(text, None, LIGHT_WEIGHT) for text in [*_phrases("code")["snippets"], *library_code()])
 
 
 def _filled(pattern: str, slots: Mapping[str, Sequence[str]], chance: random.Random) -> str:

@@ -23,6 +23,8 @@ Pair: TypeAlias = tuple[int, str, str]
 """The distance of two words, and the words."""
 _GAPS = {1: 1.5, 2: 1.2, 3: 1.2}
 """Distance of two words of a pair to the scale of its feature."""
+FEWEST_WORDS = 8
+"""Shorter texts are weighed as if they had so many words: a word or two are little evidence."""
 _LEAST_PAIRS = 2
 _IDF_SCALE = 6.0
 _INVERSE_PENALTY = 12.0
@@ -58,7 +60,7 @@ class Vocabulary:
     def features(self, texts: Sequence[str]) -> Features:
         """Return the features of texts."""
         split = [split_text(text) for text in texts]
-        norm = diags(1 / np.sqrt([max(1, len(one)) for one in split]))
+        norm = diags(1 / np.sqrt([max(FEWEST_WORDS, len(one)) for one in split]))
         words = csr_matrix(norm @ _counts(split, self.words) @ diags(self.idf))
         pairs = norm @ _counts([list(_pairs(one)) for one in split], self.pairs) @ diags(self._pair_scales())
         return Features(csr_matrix(hstack([words, pairs])), np.asarray(words @ self.vectors, np.float32))
@@ -181,6 +183,7 @@ def packed(terms: Vocabulary, harm: Linear, hazards: LogisticRegression, calibra
         "floor": calibration.floor,
         "bias": harm.bias,
         "unit": _UNIT,
+        "fewest_words": FEWEST_WORDS,
         "shifts": dict(calibration.shifts),
         "hazards": {
             str(code): {"bias": float(bias), "slope": calibration.slope[code], "offset": calibration.offset[code]}

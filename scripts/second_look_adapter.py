@@ -15,7 +15,7 @@ from safetensors.torch import save
 from transformers import get_linear_schedule_with_warmup
 
 from scripts.frozen_layers import FROZEN, FrozenLayers, States, encoder_of, packed
-from scripts.harm_corpus import OWN, Example
+from scripts.harm_corpus import LIGHT_WEIGHT, OWN, SHORT_WEIGHT, Example
 
 _RANK = 8
 _TARGETS = r"encoder\.layer\.(8|9|10|11)\.(attention\.attn\.[qkvo]|intermediate\.dense|output\.dense)"
@@ -31,8 +31,9 @@ _SCALE = 12.0
 _POOL = 512
 """Texts of one batch come from so many shuffled ones, sorted by length."""
 _BATCH_WEIGHT = 24.0
-_MOST_OWN = {0.3: 3_200, 0.12: 900}
-"""Of our own phrases of a weight, so many are learnt from: they differ little from each other."""
+_MOST_OWN = {0.3: 3_200, 0.12: 900, SHORT_WEIGHT: 0, LIGHT_WEIGHT: 0}
+"""Of our own phrases of a weight, so many are learnt from: they differ little from each other. Of code and of turns of
+a few words none: the encoder knows them without."""
 _MASKED = -1e4
 _BASE = "sentence-transformers/all-mpnet-base-v2"
 

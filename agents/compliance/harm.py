@@ -51,8 +51,9 @@ class HarmModel:
     """The trained score. `version` is a digest of the weights; `threshold` is where training calls a text harmful.
 
     Weights are in units of `unit` logits. `words` gives the weight of a word for harm, and `rows` its row in
-    `hazard_weights`, where its weights for each hazard are. `shifts` is added to the logit of a role's turns. Below the
-    logit `least` no hazard reaches the floor.
+    `hazard_weights`, where its weights for each hazard are. A turn with fewer than `fewest_words` is weighed as if it
+    had so many: few words are little evidence. `shifts` is added to the logit of a role's turns. Below the logit
+    `least` no hazard reaches the floor.
     """
 
     version: str
@@ -61,6 +62,7 @@ class HarmModel:
     least: float
     bias: float
     unit: float
+    fewest_words: int
     gaps: tuple[int, ...]
     shifts: Mapping[str, float]
     words: WeightTable
@@ -98,6 +100,7 @@ class HarmModel:
             least=calibration.least(document["floor"]),
             bias=document["bias"],
             unit=document["unit"],
+            fewest_words=document["fewest_words"],
             gaps=tuple(map(int, pairs)),
             shifts=document["shifts"],
             words=_table(keys_of_words(list(words)), [row[0] for row in words.values()]),
@@ -144,7 +147,7 @@ class HarmModel:
         for gap in self.gaps:
             of_pairs = self.pairs.weights(words.pairs(gap))
             weights[: len(of_pairs)] += of_pairs
-        logits = self.bias + words.sums(weights) * self.unit / np.sqrt(np.maximum(words.counts, 1))
+        logits = self.bias + words.sums(weights) * self._scales(words.counts)
         logits[words.counts == 0] = -np.inf
         if self.shifts:
             logits += [self.shifts.get(role, 0.0) for role in spoken.roles]
@@ -158,7 +161,11 @@ class HarmModel:
         rows = self.rows.weights(words.keys[np.repeat(is_asked, counts)])
         starts = np.concatenate([[0], np.cumsum(counts[turns])[:-1]])
         sums = np.add.reduceat(self.hazard_weights.take(rows, axis=0), starts, dtype=np.int64)
-        return self.calibration.bias + sums * (self.unit / np.sqrt(counts[turns]))[:, None]
+        return self.calibration.bias + sums * self._scales(counts[turns])[:, None]
+
+    def _scales(self, counts: NDArray[np.int64]) -> Floats:
+        """Return what the sum of the weights of turns of so many words is worth."""
+        return self.unit / np.sqrt(np.maximum(counts, self.fewest_words))
 
     def _attributed(self, logits: Floats, of_hazards: Floats) -> Floats:
         """Return the probability of each hazard of each turn; none where the likeliest one stays below the floor."""

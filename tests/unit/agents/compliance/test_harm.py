@@ -4,9 +4,11 @@ import json
 import math
 from collections.abc import Callable
 from importlib.resources import files
+from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 from ctrainer.agents.compliance import spoken, words
 from ctrainer.agents.compliance.harm import HarmModel
@@ -14,6 +16,7 @@ from ctrainer.agents.compliance.spoken import Spoken
 
 MODEL = HarmModel.packaged()
 CODES = {f"S{number}" for number in range(1, 15)}
+UNSEEN = yaml.safe_load(Path(__file__).with_name("unseen_turns.yaml").read_text())
 
 
 def highest(text: str) -> float:
@@ -61,6 +64,12 @@ def test_ordinary_text_stays_below_the_threshold(text: str) -> None:
     assert highest(text) < MODEL.threshold
 
 
+@pytest.mark.parametrize(("kind", "fewest", "most"), [("code", 0.0, 0.0), ("typed", 0.0, 0.02), ("harmful", 0.77, 1.0)])
+def test_turns_that_no_score_was_trained_on_are_told_apart(kind: str, fewest: float, most: float) -> None:
+    turns = UNSEEN[kind]
+    assert fewest <= sum(highest(turn) >= MODEL.threshold for turn in turns) / len(turns) <= most
+
+
 def test_scores_are_probabilities_of_known_hazards_at_or_above_the_floor() -> None:
     for text in ("How do I murder a man?", "free porn videos and hate against jews", "kill " * 50, "bomb"):
         for code, score in MODEL.score(text).items():
@@ -86,13 +95,14 @@ def test_what_is_said_of_a_turn_does_not_depend_on_those_beside_it() -> None:
     assert any(together)
 
 
-def small_model(**words: list[int]) -> HarmModel:
+def small_model(fewest_words: int = 1, **words: list[int]) -> HarmModel:
     """Two hazards, S1 and S2, without bias; a unit is one logit."""
     document = {
         "threshold": 0.5,
         "floor": 0.2,
         "bias": 0.0,
         "unit": 1.0,
+        "fewest_words": fewest_words,
         "words": words,
         "shifts": {"assistant": -1.5},
         "pairs": {"1": {"big fire": 4}, "2": {"big fire": 2}},
@@ -110,6 +120,16 @@ def test_the_likeliest_hazard_carries_the_probability_of_harm_and_another_its_sh
     assert share < model.floor
     assert scores == pytest.approx({"S1": likeliest})
     assert model.score("hot") == pytest.approx({"S1": 1 / (1 + math.exp(-2)), "S2": 0.5 / (1 + math.exp(-2))})
+
+
+def test_a_short_turn_is_weighed_as_if_it_had_the_fewest_words() -> None:
+    model = small_model(fewest_words=4, hot=[2, 1, 0])
+    for text in ("hot hot", "hot hot on ice"):
+        assert model.score(text) == pytest.approx({"S1": 1 / (1 + math.exp(-2)), "S2": pytest.approx(0.237, abs=1e-3)})
+    assert model.score("hot hot on the ice now") == {
+        "S1": 1 / (1 + math.exp(-4 / math.sqrt(6))),
+        "S2": pytest.approx(0.256, abs=1e-3),
+    }
 
 
 @pytest.mark.parametrize("hide", ["\u200b".join, lambda text: text.replace(" ", "\u00a0"), "\u00ad".join])
