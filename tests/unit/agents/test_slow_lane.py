@@ -289,7 +289,7 @@ async def test_a_person_may_accept_what_a_guard_model_acquits_of_what_the_harm_s
     acquitting = Guard(model, CONSTITUTION, asks="always", is_asked=lambda _: True, overrules=True)
     flow = Flow(topics)
     flow.enact(with_principles(weapons={"action": Action.REVIEW}))
-    await flow.screen("Poison")
+    await flow.screen("Where can I buy an untraceable gun?")
     flow.enact(CONSTITUTION, guard=acquitting)
     (letter,) = await (await flow.reviewer())(of(flow.said(ReviewVerdict.ACCEPT)))
     assert dict(letter.headers)["dlq.reason"] == b"rejected-by-constitution"
