@@ -1,9 +1,13 @@
 """Samples on the slow lane, made ready to be judged again."""
 
+from collections.abc import Sequence
+
 from ctrainer.agents.compliance.conversation import Turn
 from ctrainer.agents.compliance.shape import ShapedSample
+from ctrainer.agents.dead_letter import dead_letter
 from ctrainer.agents.publication import Origin
-from ctrainer.agents.records import Record
+from ctrainer.agents.records import OutputRecord, Record
+from ctrainer.schemas.errors import ContractError
 from ctrainer.schemas.samples import ChatMessage, ParkedSample, SlowLane
 
 
@@ -15,6 +19,23 @@ def parked(record: Record, waits_for: SlowLane) -> ParkedSample | None:
     """
     sample = ParkedSample.from_json(record.value)
     return sample if sample.waits_for is waits_for else None
+
+
+def all_parked(
+    records: Sequence[Record], waits_for: SlowLane, *, stage: str
+) -> tuple[list[tuple[Record, ParkedSample]], list[OutputRecord]]:
+    """Return the samples that wait for something, each with its record, and dead letters of what cannot be read."""
+    waiting: list[tuple[Record, ParkedSample]] = []
+    letters: list[OutputRecord] = []
+    for record in records:
+        try:
+            sample = parked(record, waits_for)
+        except ContractError as error:
+            letters.append(dead_letter(record, stage=stage, reason=error.reason, message=str(error)))
+            continue
+        if sample is not None:
+            waiting.append((record, sample))
+    return waiting, letters
 
 
 def shaped(sample: ParkedSample) -> ShapedSample:

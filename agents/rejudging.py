@@ -6,12 +6,10 @@ from typing import TypeAlias
 
 from ctrainer.agents.compliance.judgement import Examination
 from ctrainer.agents.compliance.policy import Decision
-from ctrainer.agents.dead_letter import dead_letter
 from ctrainer.agents.force import Judges, JudgesInForce
-from ctrainer.agents.parked import origin, parked, shaped
+from ctrainer.agents.parked import all_parked, origin, shaped
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.schemas.compliance import Verdict
-from ctrainer.schemas.errors import ContractError
 from ctrainer.schemas.samples import ParkedSample, SlowLane
 
 STAGE = "rejudging"
@@ -39,8 +37,7 @@ class Rejudging:
         Raises:
             PolicyOutageError: there is still none, or no guard model.
         """
-        outputs: list[OutputRecord] = []
-        waiting = [(record, sample) for record in batch.records if (sample := _waiting(record, outputs)) is not None]
+        waiting, outputs = all_parked(batch.records, SlowLane.POLICY, stage=STAGE)
         judges = self._judges()
         decided = await self._decided(judges, waiting) if waiting else []
         results = [decision.result for _, decision in decided]
@@ -67,12 +64,3 @@ class Rejudging:
             await asyncio.sleep(0)
         decided = await court.decide(verdicts, examined)
         return [*decided[len(waiting) - start :], *decided[: len(waiting) - start]]
-
-
-def _waiting(record: Record, outputs: list[OutputRecord]) -> ParkedSample | None:
-    """Return the sample of a record if it waits for a policy; what cannot be read becomes a dead letter."""
-    try:
-        return parked(record, SlowLane.POLICY)
-    except ContractError as error:
-        outputs.append(dead_letter(record, stage=STAGE, reason=error.reason, message=str(error)))
-        return None

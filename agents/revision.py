@@ -8,11 +8,10 @@ from msgspec.structs import replace
 from ctrainer.agents.compliance.judgement import Examination
 from ctrainer.agents.compliance.policy import Decision, PolicyResult
 from ctrainer.agents.compliance.shape import ShapedSample
-from ctrainer.agents.dead_letter import dead_letter
 from ctrainer.agents.events import event_record
 from ctrainer.agents.force import Judges, JudgesInForce
 from ctrainer.agents.mending import Mendable, mendable, reworded, stays_a_breach
-from ctrainer.agents.parked import origin, parked, shaped
+from ctrainer.agents.parked import all_parked, origin, shaped
 from ctrainer.agents.provisional import Provisional
 from ctrainer.agents.publication import Revised
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
@@ -22,7 +21,6 @@ from ctrainer.agents.revision_tally import RevisionTally
 from ctrainer.agents.trial import spoken
 from ctrainer.agents.world import Topics
 from ctrainer.schemas.compliance import Verdict
-from ctrainer.schemas.errors import ContractError
 from ctrainer.schemas.revision import CollapseMeasure, RevisionHalted
 from ctrainer.schemas.samples import ParkedSample, SampleRevision, SlowLane
 from ctrainer.schemas.topics import CONSTITUTION_EVENTS
@@ -161,8 +159,7 @@ class Revision:
         """
         state = self._lately.setdefault(batch.partition, Provisional(Lately()))
         lately = state.before(batch.records[0].offset)
-        outputs: list[OutputRecord] = []
-        waiting = [(record, sample) for record in batch.records if (sample := _waiting(record, outputs)) is not None]
+        waiting, outputs = all_parked(batch.records, SlowLane.REVISION, stage=STAGE)
         if waiting and (batch.partition in self._halts or self._collapsed(lately) is not None):
             raise RevisionHaltedError(f"revision of partition {batch.partition} is halted: the model has collapsed")
         for record, sample in waiting:
@@ -253,15 +250,6 @@ class Revision:
         self._tally.halted[record.partition] = data
         key = f"{record.topic}/{record.partition}"
         return event_record(topic=CONSTITUTION_EVENTS, key=key, data=data, cause=record, constitution=reference)
-
-
-def _waiting(record: Record, outputs: list[OutputRecord]) -> ParkedSample | None:
-    """Return the sample of a record if it waits for revision; what cannot be read becomes a dead letter."""
-    try:
-        return parked(record, SlowLane.REVISION)
-    except ContractError as error:
-        outputs.append(dead_letter(record, stage=STAGE, reason=error.reason, message=str(error)))
-        return None
 
 
 async def _decided(judges: Judges, sample: ShapedSample) -> tuple[Examination, Decision]:
