@@ -88,24 +88,24 @@ class Constitutions:
         return [await self._answer(record) for record in batch.records]
 
     async def _answer(self, record: Record) -> OutputRecord:
-        enacted = await enacted_documents(self._topics)
-        equal = next((one for one in enacted if one.offset < record.offset and one.value == record.value), None)
-        data = await asyncio.to_thread(self._outcome, record, equal)
+        data = await self._outcome(record)
         reference = data.constitution or self._desk.desk.in_force()
         return event_record(
             topic=CONSTITUTION_EVENTS, key=data.constitution_id, data=data, cause=record, constitution=reference
         )
 
-    def _read(self, record: Record, equal: Record | None) -> Constitution:
-        constitution = self._desk.read(record)
+    async def _require_new(self, record: Record) -> None:
+        enacted = await enacted_documents(self._topics)
+        equal = next((one for one in enacted if one.offset < record.offset and one.value == record.value), None)
         if equal is not None:
             fault = f"repeated: {_place(equal)} has the same bytes; `ctrainer constitution enact` sends others"
             raise ConstitutionError([fault])
-        return constitution
 
-    def _outcome(self, record: Record, equal: Record | None) -> ConstitutionUpdated:
+    async def _outcome(self, record: Record) -> ConstitutionUpdated:
         try:
-            constitution = self._read(record, equal)
+            constitution = await asyncio.to_thread(self._desk.read, record)
+            # Only now: whoever may not sign makes nobody read whole topics.
+            await self._require_new(record)
         except ConstitutionError as error:
             key = (record.key or b"").decode("utf-8", "replace")[:256] or _UNKNOWN
             return ConstitutionUpdated(
