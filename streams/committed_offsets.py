@@ -1,12 +1,18 @@
 """What a consumer group has committed, read so that an error is never taken for "nothing yet"."""
 
-from typing import Protocol
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, Self
 
 from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
+from ctrainer.streams.patience import end_within
+
 _NOTHING = -1
+_CLOSE_SECONDS = 5.0
 
 
 class CommittedOffsetUnknownError(KafkaError):  # type: ignore[misc] # aiokafka has no types
@@ -33,6 +39,21 @@ class CommittedOffsets:
     def __init__(self, *, client: OffsetsClient, group: str) -> None:
         self._client = client
         self._group = group
+
+    @classmethod
+    @asynccontextmanager
+    async def connected(cls, *, bootstrap_servers: str, security: Mapping[str, Any], group: str) -> AsyncIterator[Self]:
+        """Connect a client of its own for as long as the context lasts.
+
+        Raises:
+            KafkaError: no broker can be reached.
+        """
+        client = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, **security)
+        try:
+            await client.start()
+            yield cls(client=client, group=group)
+        finally:
+            await end_within(_CLOSE_SECONDS, client.close(), what="closing a client")
 
     async def of(self, place: TopicPartition) -> int | None:
         """Return the offset committed for a partition, or None when the coordinator says that there is none.

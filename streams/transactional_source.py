@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from mode import Service
 
@@ -81,11 +80,10 @@ class TransactionalSource(Service):
     async def _one_membership(self) -> None:
         """Join the group, serve what is assigned, and leave when an owner was fenced or the service stops."""
         self._lost.clear()
-        async with self._admin_client() as client:
+        async with self._committed_offsets() as offsets:
             consumer = self._consumer()
             await consumer.start()
             try:
-                offsets = CommittedOffsets(client=client, group=self.subscription.group)
                 consumer.subscribe([self.subscription.topic], listener=_Listener(self, consumer, offsets))
                 await self.wait_first(self._lost.wait(), self._stopped.wait())
             finally:
@@ -93,16 +91,6 @@ class TransactionalSource(Service):
                 await self._give_up()
                 # Brokers that do not answer learn of our leaving by the session time-out.
                 await end_within(_LEAVE_SECONDS, consumer.stop(), what="leaving the group")
-
-    @asynccontextmanager
-    async def _admin_client(self) -> AsyncIterator[AIOKafkaAdminClient]:
-        subscription = self.subscription
-        client = AIOKafkaAdminClient(bootstrap_servers=subscription.bootstrap_servers, **subscription.security)
-        try:
-            await client.start()
-            yield client
-        finally:
-            await end_within(_LEAVE_SECONDS, client.close(), what="closing a client")
 
     async def assigned(
         self, consumer: AIOKafkaConsumer, offsets: CommittedOffsets, places: set[TopicPartition]
@@ -146,6 +134,13 @@ class TransactionalSource(Service):
             place=place,
             group=self.subscription.group,
             probe=self._probe,
+        )
+
+    def _committed_offsets(self) -> AbstractAsyncContextManager[CommittedOffsets]:
+        return CommittedOffsets.connected(
+            bootstrap_servers=self.subscription.bootstrap_servers,
+            security=self.subscription.security,
+            group=self.subscription.group,
         )
 
     def _consumer(self) -> AIOKafkaConsumer:

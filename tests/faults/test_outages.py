@@ -1,11 +1,9 @@
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from ctrainer.streams.committed_offsets import CommittedOffsets
@@ -51,18 +49,15 @@ async def test_a_coordinator_that_comes_up_never_seems_to_have_nothing_committed
     (topic,) = await create_topics(servers, "outage-in", partitions=1)
     place = TopicPartition(topic, 0)
     consumer = AIOKafkaConsumer(bootstrap_servers=servers, group_id=topic, enable_auto_commit=False)
-    client = AIOKafkaAdminClient(bootstrap_servers=servers)
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(consumer)
-        await client.start()
-        stack.push_async_callback(client.close)
+    committed = CommittedOffsets.connected(bootstrap_servers=servers, security={}, group=topic)
+    async with consumer, committed as offsets:
         consumer.assign([place])
         for _ in range(COMMITS):
             await consumer.commit({place: 7})
         await asyncio.to_thread(own_broker.kill)
         start = asyncio.create_task(asyncio.to_thread(own_broker.start))
         async with asyncio.timeout(OUTAGE_SECONDS + 60):
-            said = await _first_said(CommittedOffsets(client=client, group=topic), place)
+            said = await _first_said(offsets, place)
         await start
     assert said == 7
 

@@ -1,8 +1,6 @@
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 
 from ctrainer.streams.committed_offsets import CommittedOffsets
 
@@ -14,13 +12,9 @@ async def test_a_coordinator_names_every_partition_it_is_asked_about_committed_o
 ) -> None:
     (topic,) = await make_topics("in", partitions=2)
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, group_id=topic, enable_auto_commit=False)
-    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(consumer)
-        await client.start()
-        stack.push_async_callback(client.close)
+    committed = CommittedOffsets.connected(bootstrap_servers=bootstrap_servers, security={}, group=topic)
+    async with consumer, committed as offsets:
         consumer.assign([TopicPartition(topic, 0)])
         await consumer.commit({TopicPartition(topic, 0): 7})
-        offsets = CommittedOffsets(client=client, group=topic)
         assert await offsets.of(TopicPartition(topic, 0)) == 7
         assert await offsets.of(TopicPartition(topic, 1)) is None
