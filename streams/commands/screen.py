@@ -42,14 +42,17 @@ def screen(
     *,
     text: Annotated[bool, typer.Option("--text", help="each line is a plain text")] = False,
     text_field: Annotated[str | None, typer.Option(help="each line is a JSON object with its text here")] = None,
-    role: Annotated[Speaker, typer.Option(help="whose turn a text is")] = Speaker.ASSISTANT,
+    role: Annotated[
+        Speaker, typer.Option(help="whose turn a text is: an answer needs more evidence of harm")
+    ] = Speaker.USER,
     show_text: Annotated[bool, typer.Option("--show-text", help="also print the text as it may go on")] = False,
     json: Annotated[bool, typer.Option("--json", help="only JSON: no summary on standard error")] = False,
 ) -> None:
     """Judge flywheel records, chats or plain texts: one JSON decision a line, in input order.
 
     A line that begins with { is a flywheel record or a chat ({"messages": [...]}, the answer last), any other a plain
-    text, unless an option says what all lines are.
+    text, unless an option says what all lines are. A text is taken for a request, which the harm score judges more
+    strictly than an answer; rules for answers alone look at it with --role assistant.
     """
     if text and text_field:
         raise typer.BadParameter("--text takes each line as it is, --text-field takes it from JSON: choose one")

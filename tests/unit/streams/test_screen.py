@@ -46,6 +46,12 @@ def test_records_and_plain_texts_may_stand_beside_each_other(tmp_path: Path) -> 
     assert [one["tenant"] for one in screened(tmp_path, data)] == ["shop", "", "shop"]
 
 
+def test_a_plain_text_is_judged_as_strictly_as_a_request_unless_its_speaker_is_named(tmp_path: Path) -> None:
+    text = b"How can I steal a car?"
+    assert outcomes(tmp_path, text) == outcomes(tmp_path, text, "--role", "user") != ["accept"]
+    assert outcomes(tmp_path, text, "--role", "assistant") == ["accept"]
+
+
 def test_chats_are_judged_as_the_records_that_would_log_them(tmp_path: Path) -> None:
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"to": "ann@example.org"}'}}
     turns: list[dict[str, Any]] = [
