@@ -20,6 +20,7 @@ from ctrainer.streams.transactional_outlet import Probe, TransactionalOutlet
 
 _REJOIN_SECONDS = 0.5
 _LEAVE_SECONDS = 5.0
+_NEVER_MS = 2**31 - 1
 _LOG = logging.getLogger(__name__)
 
 
@@ -155,6 +156,8 @@ class TransactionalSource(Service):
             heartbeat_interval_ms=max(300, subscription.session_timeout_ms // 5),
             max_partition_fetch_bytes=16 * 1024 * 1024,
             fetch_max_wait_ms=100,
+            # Else a batch of five minutes makes the client leave the group until it fetches, which nobody does there.
+            max_poll_interval_ms=_NEVER_MS,
             **subscription.security,
         )
 

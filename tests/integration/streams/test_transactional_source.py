@@ -2,6 +2,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -191,3 +192,46 @@ async def test_an_idle_source_is_ready_only_as_long_as_the_broker_answers(own_br
         await eventually(lambda: not source.is_serving(time.monotonic(), 3.0))
         await asyncio.to_thread(own_broker.start)
         await eventually(lambda: source.is_serving(time.monotonic(), 3.0))
+
+
+async def test_a_batch_may_take_hours_and_is_neither_dropped_nor_the_last_one(
+    bootstrap_servers: str, make_topics: MakeTopics
+) -> None:
+    """A client that fetches nothing for long leaves its group, and joins it anew when it fetches: never."""
+    source_topic, sink = await make_topics("in", "out", partitions=1)
+    await send(bootstrap_servers, source_topic, [b"slow"])
+    begun, may_end, batches = asyncio.Event(), asyncio.Event(), list[RecordBatch]()
+
+    async def slow(batch: RecordBatch) -> list[OutputRecord]:
+        batches.append(batch)
+        begun.set()
+        await may_end.wait()
+        return [OutputRecord(sink, None, record.value, record.timestamp) for record in batch.records]
+
+    async with engine(bootstrap_servers, source_topic, slow) as (source, registry):
+        await asyncio.wait_for(begun.wait(), 60)
+        (owner,) = source.owners
+        group = owner._consumer._coordinator
+        heartbeats = _Heartbeats(group)
+        owner._consumer._subscription._last_fetch_ended -= 36_000.0
+        await eventually(lambda: heartbeats.sent >= 2 or group.generation < 0)
+        assert source.owners == (owner,)
+        may_end.set()
+        await send(bootstrap_servers, source_topic, [b"next"])
+        await eventually(lambda: handled(registry) == 2)
+    assert await values_of(bootstrap_servers, sink) == [b"slow", b"next"]
+    assert [len(batch.records) for batch in batches] == [1, 1]
+
+
+class _Heartbeats:
+    """Counts what a member of a group sends to show that it lives."""
+
+    def __init__(self, coordinator: Any) -> None:
+        self.sent = 0
+        self._send = coordinator._do_heartbeat
+        coordinator._do_heartbeat = self._count
+
+    async def _count(self) -> bool:
+        answer: bool = await self._send()
+        self.sent += 1
+        return answer
