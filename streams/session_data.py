@@ -1,5 +1,6 @@
 """The records of a training session: from the manifest that a request names to encoded members."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from ctrainer.trainer.errors import DatasetChangedError, NothingToLearnError
 from ctrainer.trainer.evaluation import Text
 from ctrainer.trainer.models import LanguageModel
 from ctrainer.trainer.tokenization import EncodedExample, Span, call_spans, encode
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +64,14 @@ def encode_members(
     Raises:
         DatasetChangedError: the samples are not those that were sealed.
         NothingToLearnError: no record has a token to learn within `max_tokens`.
+        UnusableTemplateError: the model has no chat template to render records with.
     """
     train, held_out = members(manifest, samples)
     encoded = list(_encoded(train, language_model, request))
+    if left_out := len(train) - len(encoded):
+        _LOG.warning(
+            "%d of %d records: no token to learn, or the chat template does not take them", left_out, len(train)
+        )
     data = SessionData(
         manifest=manifest,
         membership=Membership(

@@ -15,6 +15,12 @@ class UnknownModelError(TrainingError):
     reason = "unknown-model"
 
 
+class UnusableTemplateError(TrainingError):
+    """The base model has no chat template, or one that does not render a question and its answer."""
+
+    reason = "unusable-template"
+
+
 class UnsupportedAdapterError(TrainingError):
     """The adapter has trainable parameters whose per-sample gradients are not covered, or targets that do not exist."""
 

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
+from ctrainer.trainer.chat_text import prompt_tokens
+
 Chat: TypeAlias = Sequence[Mapping[str, str]]
 """Turns with `role` and `content`."""
 
@@ -29,7 +31,7 @@ def greedy_answers(model: Any, tokenizer: Any, chats: Sequence[Chat], *, most_to
 
     The same chats in the same batch have the same answers on the same machine.
     """
-    rows = [_token_ids(tokenizer, chat) for chat in chats]
+    rows = [prompt_tokens(chat, tokenizer) for chat in chats]
     longest = max(map(len, rows))
     padded = [[tokenizer.pad_token_id] * (longest - len(row)) + row for row in rows]
     seen = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
@@ -47,8 +49,3 @@ def _said(tokenizer: Any, tokens: torch.Tensor, most_tokens: int) -> Said:
     """An answer that fills the row is whole only if its last token ends it; a shorter one was ended by the model."""
     is_whole = len(tokens) < most_tokens or int(tokens[-1]) in {tokenizer.eos_token_id, tokenizer.pad_token_id}
     return Said(tokenizer.decode(tokens, skip_special_tokens=True).strip(), is_whole)
-
-
-def _token_ids(tokenizer: Any, chat: Chat) -> list[int]:
-    text = tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])

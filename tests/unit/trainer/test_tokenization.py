@@ -5,8 +5,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ctrainer.schemas.training import Objective
+from ctrainer.trainer.chat_text import renders_calls
 from ctrainer.trainer.models import LanguageModel
-from ctrainer.trainer.tokenization import IGNORED, EncodedExample, call_spans, collate, encode, renders_calls
+from ctrainer.trainer.tokenization import IGNORED, EncodedExample, call_spans, collate, encode
 
 CHAT: list[dict[str, Any]] = [
     {"role": "system", "content": "be brief"},
