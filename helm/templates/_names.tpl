@@ -71,6 +71,10 @@ capabilities: {drop: [ALL]}
 - {name: CTRAINER_GUARD_TOKEN_FILE, value: /etc/ctrainer-guard/token}
 {{- end }}
 {{- end }}
+{{- if .encoderClaim }}
+- {name: CTRAINER_GUARD_ENCODER, value: /var/lib/encoder/all-mpnet-base-v2}
+- {name: CTRAINER_GUARD_ASK, value: {{ .ask | quote }}}
+{{- end }}
 {{- end }}
 {{- if .Values.requesters.existingSecret }}
 - {name: CTRAINER_REQUESTERS, value: /etc/ctrainer/keyring.json}
@@ -89,6 +93,9 @@ capabilities: {drop: [ALL]}
 {{- if and .Values.guard.url .Values.guard.existingSecret }}
 - {name: guard, mountPath: /etc/ctrainer-guard, readOnly: true}
 {{- end }}
+{{- if .Values.guard.encoderClaim }}
+- {name: encoder, mountPath: /var/lib/encoder, readOnly: true}
+{{- end }}
 {{- end }}
 
 {{- define "ctrainer.workerVolumes" -}}
@@ -102,5 +109,8 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- if and .Values.guard.url .Values.guard.existingSecret }}
 - {name: guard, secret: {secretName: {{ .Values.guard.existingSecret | quote }}}}
+{{- end }}
+{{- with .Values.guard.encoderClaim }}
+- {name: encoder, persistentVolumeClaim: {claimName: {{ . | quote }}, readOnly: true}}
 {{- end }}
 {{- end }}

@@ -45,7 +45,8 @@ ALL: dict[str, Any] = {
     "extraEnv": [{"name": "CTRAINER_CONSTITUTION_DIGEST", "value": "sha256:" + 64 * "0"}],
 }
 NODES = ALL | {"trainer": {"nodes": 2, "ranks": 4, "gpus": 4}}
-GOOD = {"least": LEAST, "all": ALL, "nodes": NODES}
+SECOND_LOOK = LEAST | {"guard": {"encoderClaim": "encoder", "ask": "0.2-0.8"}}
+GOOD = {"least": LEAST, "all": ALL, "nodes": NODES, "second look": SECOND_LOOK}
 BAD: dict[str, dict[str, Any]] = {
     "no brokers": {},
     "empty brokers": {"kafka": {"bootstrapServers": ""}},
@@ -53,6 +54,7 @@ BAD: dict[str, dict[str, Any]] = {
     "an unknown role": LEAST | {"worker": {"roles": "screening,dreaming"}},
     "too many sessions": LEAST | {"trainer": {"parallelSessions": 6}},
     "a guard without a model": LEAST | {"guard": {"url": "http://guard:8000"}},
+    "a guard and an encoder": LEAST | {"guard": {**ALL["guard"], "encoderClaim": "encoder"}},
     "a password in clear": LEAST | {"kafka": {"bootstrapServers": "k:9092", "securityProtocol": "SASL_PLAINTEXT"}},
     "a tag as digest": LEAST | {"image": {"digest": "latest"}},
     "a receipt key outside of its folder": LEAST | {"receipts": {"key": "../key.pem"}},
