@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import orjson
 
 from ctrainer.agents.commands import CommandDesk, Refusal
-from ctrainer.agents.compliance.judgement import Court, Examination
+from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.policy import Decision, PolicyResult
 from ctrainer.agents.compliance.redaction import redact
 from ctrainer.agents.dead_letter import dead_letter
@@ -159,8 +159,8 @@ class Review:
         """
         court, _, publication = self._judges()
         (examination,) = await court.hear([court.examine(shaped(sample))])
-        verdict, redact = _VERDICTS[said.verdict], _breached(examination, Action.REDACT)
-        if verdict is Verdict.ACCEPT and (rejecting := _breached(examination, Action.REJECT)):
+        verdict, redact = _VERDICTS[said.verdict], examination.breached(Action.REDACT)
+        if verdict is Verdict.ACCEPT and (rejecting := examination.breached(Action.REJECT)):
             raise ContractError("rejected-by-constitution", f"{', '.join(rejecting)}: no person overrules a rejection")
         result = PolicyResult(
             verdict=Verdict.REDACT if verdict is Verdict.ACCEPT and redact else verdict,
@@ -170,11 +170,6 @@ class Review:
         )
         decision = Decision(result=result, decided_by=PERSON, policy_revision=said.constitution.digest)
         return list(publication.of(record, examination, decision, origin(sample)))
-
-
-def _breached(examination: Examination, action: Action) -> tuple[str, ...]:
-    """Return the ids of the enforced principles with an action that a sample breaches."""
-    return tuple(sorted({found.source.principle.id for found in examination.findings if found.asks_for(action)}))
 
 
 def _redacted(note: str, court: Court) -> str:

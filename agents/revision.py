@@ -15,10 +15,10 @@ from ctrainer.agents.parked import all_parked, origin, shaped
 from ctrainer.agents.provisional import Provisional
 from ctrainer.agents.publication import Revised
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
-from ctrainer.agents.rejudging import PolicyOutageError
 from ctrainer.agents.revision_halts import Halted, halts
 from ctrainer.agents.revision_tally import RevisionTally
 from ctrainer.agents.trial import spoken
+from ctrainer.agents.unanswered import Judged, decided_alone
 from ctrainer.agents.world import Topics
 from ctrainer.schemas.compliance import Verdict
 from ctrainer.schemas.revision import CollapseMeasure, RevisionHalted
@@ -31,6 +31,8 @@ from ctrainer.trainer.revision import Outcome, Reviser, revise
 STAGE = "revision"
 MOST_LOSSES = 3
 """A sample over which the model died so often goes to a person."""
+NEVER_ANSWERED = "never-answered"
+"""What is wrong with a revised sample about which policy or guard model do not answer, though they do about others."""
 
 
 class ReviserUnavailableError(ConnectionError):
@@ -75,16 +77,20 @@ class _Hearing:
         decision = Decision(result=result, decided_by=STAGE, policy_revision=self.decision.policy_revision)
         return list(self.judges.publication.of(self.record, self.examination, decision, origin(self.sample)))
 
-    async def accepted(self, texts: Mapping[int, str], *, rounds: int, model: str | None) -> list[OutputRecord] | None:
-        """Return the outputs for the sample with other texts, or None where the policy does not accept it as a whole.
+    async def whole(self, texts: Mapping[int, str]) -> Judged:
+        """Return the decision on the sample with other texts; one that parks where nobody answers about it alone.
 
         Raises:
             PolicyOutageError: there is no policy to ask.
         """
+        return await decided_alone(self.judges, reworded(self.examination.sample, texts))
+
+    def accepted(
+        self, judged: Judged, texts: Mapping[int, str], *, rounds: int, model: str | None
+    ) -> list[OutputRecord]:
+        """Return the outputs for the sample with other texts, which was judged as a whole and accepted."""
         court, _, publication = self.judges
-        after, final = await _decided(self.judges, reworded(self.examination.sample, texts))
-        if final.result.verdict not in {Verdict.ACCEPT, Verdict.REDACT}:
-            return None
+        after, final = judged
         principles = self.decision.result.reasons
         revision = SampleRevision(
             principles=principles,
@@ -177,12 +183,12 @@ class Revision:
     async def _handle(self, record: Record, sample: ParkedSample) -> tuple[list[OutputRecord], Lately]:
         """Return the outcome of one sample, and what was seen of the model meanwhile."""
         judges = self._judges()
-        examination, decision = await _decided(judges, shaped(sample))
+        examination, decision = await decided_alone(judges, shaped(sample))
         if decision.result.verdict is Verdict.REVISE and decision.result.redact:
             # Another constitution is in force by now. Redacted before and after apart, both would differ in more.
-            examination, decision = await _decided(judges, _redacted(judges, examination, decision))
+            examination, decision = await decided_alone(judges, _redacted(judges, examination, decision))
         if decision.result.verdict is not Verdict.REVISE:
-            # Another constitution is in force by now: its word holds.
+            # Another constitution is in force by now: its word holds. About what nobody answers is asked elsewhere.
             return list(judges.publication.of(record, examination, decision, origin(sample))), Lately()
         hearing = _Hearing(record=record, sample=sample, judges=judges, examination=examination, decision=decision)
         work = mendable(examination)
@@ -214,16 +220,16 @@ class Revision:
         if not faults:
             texts = {one.turn: outcome.revised or "" for one, outcome in zip(work, outcomes, strict=True)}
             by_model = any(outcome.by_model for outcome in outcomes)
-            outputs = await hearing.accepted(
-                texts,
-                rounds=max(outcome.rounds for outcome in outcomes),
-                model=self._reviser.name if by_model else None,
-            )
-            if outputs is not None:
+            judged = await hearing.whole(texts)
+            if judged[1].result.verdict in {Verdict.ACCEPT, Verdict.REDACT}:
                 self._tally.samples["revised"] += 1
-                return outputs
+                rounds = max(outcome.rounds for outcome in outcomes)
+                model = self._reviser.name if by_model else None
+                return hearing.accepted(judged, texts, rounds=rounds, model=model)
+            faults = {NEVER_ANSWERED if judged[1].result.verdict is Verdict.PARK else Fault.VIOLATION.value}
+            self._tally.faults.update(faults)
         self._tally.samples["review"] += 1
-        return hearing.to_person(sorted(faults) or [Fault.VIOLATION.value])
+        return hearing.to_person(sorted(faults))
 
     async def _halt_of(self, partition: int) -> RevisionHalted | None:
         return (await halts(self._topics)).get(Halted(partition, self._reviser.name))
@@ -250,19 +256,6 @@ class Revision:
         self._tally.halted[record.partition] = data
         key = f"{record.topic}/{record.partition}"
         return event_record(topic=CONSTITUTION_EVENTS, key=key, data=data, cause=record, constitution=reference)
-
-
-async def _decided(judges: Judges, sample: ShapedSample) -> tuple[Examination, Decision]:
-    """Return what was seen in a sample, and the decision on it.
-
-    Raises:
-        PolicyOutageError: no policy layer answers, or no guard model.
-    """
-    court = judges.court
-    ((examination, decision),) = await court.decide(judges.verdicts, [court.examine(sample)])
-    if decision.result.verdict is Verdict.PARK:
-        raise PolicyOutageError(f"{decision.result.reasons[0]}: waiting")
-    return examination, decision
 
 
 def _redacted(judges: Judges, examination: Examination, decision: Decision) -> ShapedSample:

@@ -14,7 +14,8 @@ class Tally:
     `verdicts` by verdict; `findings` by principle and mode; `answers` by where a decision came from (`memory`,
     `shared`, `policy`); `layers` by what became of asking two policy layers (`agreed`, `disagreed`, `fallback`);
     `guard` by what a guard model said of a turn (`harmful`, `harmless`, `spared`, `unclear`, `unavailable`) and what
-    the harm score says (`harmful`, `harmless`).
+    the harm score says (`harmful`, `harmless`); `unanswered` by who never answered about a parked sample, which a
+    person reads therefore (`guard`, `policy`).
     """
 
     verdicts: Counter[str] = field(default_factory=Counter)
@@ -22,3 +23,4 @@ class Tally:
     answers: Counter[str] = field(default_factory=Counter)
     layers: Counter[str] = field(default_factory=Counter)
     guard: Counter[tuple[str, str]] = field(default_factory=Counter)
+    unanswered: Counter[str] = field(default_factory=Counter)

@@ -38,6 +38,9 @@ class JudgementMetrics(Collector):
         )
         yield _counter("constitutional_policy_answers", "Where policy decisions came from.", ["source"], tally.answers)
         yield _counter("constitutional_policy_layers", "What two policy layers said.", ["outcome"], tally.layers)
+        yield _counter(
+            "constitutional_unanswered", "Samples to a person since these never answered.", ["by"], tally.unanswered
+        )
         if self._engine is not None:
             yield from _calls("constitutional_policy", self._engine)
         if self._guard is not None:

@@ -16,6 +16,7 @@ from ctrainer.agents.review import Home, Review
 from ctrainer.agents.revision import Revision
 from ctrainer.agents.revision_tally import RevisionTally
 from ctrainer.agents.screening import Screening
+from ctrainer.agents.tally import Tally
 from ctrainer.agents.training import TrainingDesk
 from ctrainer.agents.world import Topics
 from ctrainer.schemas.topics import (
@@ -50,6 +51,7 @@ class Parts:
     """What the stages are made of."""
 
     force: Force
+    tally: Tally
     topics: Topics
     desk: CommandDesk
     constitutions: ConstitutionDesk
@@ -80,7 +82,8 @@ def _screening(parts: Parts) -> Iterator[StagePlan]:
 
 
 def _slow_lane(parts: Parts) -> Iterator[StagePlan]:
-    yield StagePlan(name="rejudging", topic=SAMPLES_SLOW_LANE, handler=Rejudging(judges=parts.force.judges))
+    rejudging = Rejudging(judges=parts.force.judges, tally=parts.tally)
+    yield StagePlan(name="rejudging", topic=SAMPLES_SLOW_LANE, handler=rejudging)
     review = Review(desk=parts.desk, topics=parts.topics, judges=parts.force.judges, home=parts.home)
     yield StagePlan(name="review", topic=REVIEW_DECISIONS, handler=review, restore=review.restore)
 

@@ -87,7 +87,7 @@ async def serve(settings: Settings, roles: frozenset[Role], *, probe: Probe | No
             tally=tally,
         )
         reviser = _reviser(settings)
-        parts = await _parts(settings, location, constitution, appoint_judges, reviser)
+        parts = await _parts(settings, location, constitution, appoint_judges, reviser, tally=tally)
         RevisionMetrics.register(registry, parts.revision, reviser)
         watch = ConstitutionWatch(
             topics=parts.topics, desk=parts.constitutions, force=parts.force, appoint=appoint_judges
@@ -170,6 +170,8 @@ async def _parts(
     constitution: Constitution,
     appoint_judges: Callable[[Constitution], Judges],
     reviser: ProcessReviser,
+    *,
+    tally: Tally,
 ) -> Parts:
     topics = TopicReader(bootstrap_servers=location.bootstrap_servers, security=client_security(settings))
     force = Force(appoint_judges(constitution))
@@ -186,6 +188,7 @@ async def _parts(
         force.enact(appoint_judges(latest))
     return Parts(
         force=force,
+        tally=tally,
         topics=topics,
         desk=desk,
         constitutions=constitutions,

@@ -8,6 +8,7 @@ answered about without a verdict goes to a person.
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, TypeAlias
+from uuid import uuid4
 
 from ctrainer.agents.compliance.conversation import Turn
 from ctrainer.agents.compliance.detectors.findings import Found, sources_of
@@ -114,6 +115,11 @@ class Guard:
         distinct = list(dict.fromkeys(question for turns in asked for turn in turns for question in turn.pieces))
         answers = dict(zip(distinct, await self._model.answers(distinct), strict=True)) if distinct else {}
         return [self._heard(seen, turns, answers) for seen, turns in zip(samples, asked, strict=True)]
+
+    async def can_be_asked(self) -> bool:
+        """Return whether the model answers now, about a text that it never saw: nothing remembered answers for it."""
+        (answer,) = await self._model.answers([Question(None, f"Is anybody there? {uuid4()}")])
+        return answer is not Guarded.UNAVAILABLE
 
     def _questions(self, messages: Sequence[Turn]) -> Iterator[_Asked]:
         """Yield the turns that the model may have something to say of. A system prompt is the operator's own."""

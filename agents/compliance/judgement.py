@@ -20,7 +20,7 @@ from ctrainer.agents.compliance.redaction import Redacted, redact
 from ctrainer.agents.compliance.shape import ShapedSample
 from ctrainer.agents.compliance.verdicts import Case, VerdictCache, Verdicts
 from ctrainer.schemas.compliance import Guarded, Verdict
-from ctrainer.schemas.constitution import Constitution, Mode
+from ctrainer.schemas.constitution import Action, Constitution, Mode
 from ctrainer.schemas.identity import canonical_bytes, content_digest
 
 Json = dict[str, Any]
@@ -33,6 +33,10 @@ class Examination(Struct, frozen=True):
     findings: Sequence[Found]
     case: Case
     guarded: Guarded | None = None
+
+    def breached(self, action: Action) -> tuple[str, ...]:
+        """Return the ids of the enforced principles with an action that the sample breaches, in order."""
+        return tuple(sorted({found.source.principle.id for found in self.findings if found.asks_for(action)}))
 
 
 class Judgement(Struct, frozen=True):

@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 from msgspec import Struct
 from pydantic import ValidationError
 
-from ctrainer.agents.compliance.policy import Decision, PolicyEngine, PolicyUnavailableError, outage
+from ctrainer.agents.compliance.policy import Decision, PolicyEngine, PolicyError, PolicyUnavailableError, outage
 from ctrainer.schemas.identity import canonical_bytes, content_digest
 
 REMEMBERED: Final = 16_384
@@ -90,6 +90,15 @@ class Verdicts:
         decided = await self._decided(undecided) if undecided else {}
         self._answers.update(memory=remembered, shared=len(shared), policy=len(decided))
         return {**decisions, **shared, **decided}
+
+    async def can_be_asked(self) -> bool:
+        """Return whether a policy layer answers now, about a case without findings; nothing is remembered of it."""
+        nobody = Case("nobody", "nothing", "none", ())
+        try:
+            await self._engine.evaluate([nobody.policy_input(self._digest)])
+        except PolicyError as error:
+            return not isinstance(error, PolicyUnavailableError)
+        return True
 
     def _remembered(self, cases: Iterable[Case]) -> dict[Case, Decision]:
         found: dict[Case, Decision] = {}

@@ -6,12 +6,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ctrainer.agents.commands import CommandDesk
+from ctrainer.agents.compliance.guard import Answer, Guard, GuardModel, Question
 from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.loading import load_constitution
 from ctrainer.agents.compliance.policy import Decision, PolicyInput, PolicyUnavailableError, RegorusEngine, bundle_of
 from ctrainer.agents.force import JudgesInForce, appoint
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
-from ctrainer.agents.rejudging import PolicyOutageError
 from ctrainer.agents.review import Review
 from ctrainer.agents.revision import (
     MOST_LOSSES,
@@ -24,7 +24,8 @@ from ctrainer.agents.revision_halts import halts
 from ctrainer.agents.revision_tally import RevisionTally
 from ctrainer.agents.screening import Screening
 from ctrainer.agents.trial import spoken
-from ctrainer.schemas.compliance import SampleJudged
+from ctrainer.agents.unanswered import PolicyOutageError
+from ctrainer.schemas.compliance import Guarded, SampleJudged
 from ctrainer.schemas.envelope import Event, header
 from ctrainer.schemas.preferences import PreferencePair
 from ctrainer.schemas.revision import ResumeRevision, RevisionHalted, RevisionResumed
@@ -115,10 +116,11 @@ class Flow:
         self.tally = RevisionTally()
         self.enact(DOCUMENT)
 
-    def enact(self, document: Mapping[str, Any]) -> None:
+    def enact(self, document: Mapping[str, Any], *, guard: GuardModel | None = None) -> None:
         constitution = load_constitution(json.dumps(document))
         self.engine = RegorusEngine(bundle_of(constitution))
-        judges = appoint(Court(constitution), self.engine)
+        heard = Guard(guard, constitution, asks="always", is_asked=lambda _: True) if guard else None
+        judges = appoint(Court(constitution, guard=heard), self.engine)
         self.judges: JudgesInForce = lambda: judges
 
     async def screen(self, answer: str = RUDE, question: str = "Where is it?", **message: Any) -> None:
@@ -395,6 +397,44 @@ async def test_without_a_policy_the_stage_waits(flow: Flow) -> None:
     model = Scripted()
     with pytest.raises(PolicyOutageError):
         await flow.stage(model)(of(*flow.waiting()))
+    assert not model.asked
+
+
+class Mute:
+    """A guard model that never answers texts with some word, or nothing at all."""
+
+    version = "mute@1"
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+        self.is_down = False
+
+    async def answers(self, questions: Sequence[Question]) -> list[Answer]:
+        return [Guarded.UNAVAILABLE if self.is_down or self.word in one.text else {} for one in questions]
+
+
+async def test_a_revision_that_a_guard_model_never_answers_goes_to_a_person_and_one_in_an_outage_waits(
+    flow: Flow,
+) -> None:
+    await flow.screen()
+    model = Mute("please")
+    flow.enact(DOCUMENT, guard=model)
+    model.is_down = True
+    with pytest.raises(PolicyOutageError, match="guard-unavailable"):
+        await flow.revise([CIVIL])
+    model.is_down = False
+    await flow.revise([CIVIL])
+    assert (flow.last().verdict, flow.last().reasons) == ("review", ("civil", "revision:never-answered"))
+    assert (flow.parked()[-1].waits_for, flow.accepted()) == ("review", [])
+    assert (flow.tally.samples, flow.tally.faults["never-answered"]) == ({"review": 1}, 1)
+
+
+async def test_a_sample_to_revise_that_a_guard_model_never_answers_waits_where_attempts_are_counted(flow: Flow) -> None:
+    await flow.screen()
+    flow.enact(DOCUMENT, guard=Mute("fool"))
+    model = await flow.revise()
+    assert (flow.last().verdict, flow.last().reasons) == ("park", ("guard-unavailable",))
+    assert (flow.parked()[-1].waits_for, flow.parked()[-1].attempt) == ("policy", 2)
     assert not model.asked
 
 

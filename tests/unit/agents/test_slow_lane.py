@@ -6,15 +6,24 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ctrainer.agents.commands import CommandDesk
-from ctrainer.agents.compliance.guard import Answer, Guard, Question
+from ctrainer.agents.compliance.guard import Answer, Guard, GuardModel, Question
 from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.loading import default_constitution
-from ctrainer.agents.compliance.policy import Decision, PolicyInput, PolicyUnavailableError, RegorusEngine, bundle_of
+from ctrainer.agents.compliance.policy import (
+    Decision,
+    PolicyInput,
+    PolicyUnavailableError,
+    RegorusEngine,
+    bundle_of,
+    outage,
+)
 from ctrainer.agents.force import Force, Judges, appoint
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
-from ctrainer.agents.rejudging import PolicyOutageError, Rejudging
+from ctrainer.agents.rejudging import MOST_ATTEMPTS, WAITS_PER_ATTEMPT, Rejudging
 from ctrainer.agents.review import Review
 from ctrainer.agents.screening import Screening
+from ctrainer.agents.tally import Tally
+from ctrainer.agents.unanswered import PolicyOutageError
 from ctrainer.schemas.compliance import Guarded, SampleJudged
 from ctrainer.schemas.constitution import Action, Constitution, Mode
 from ctrainer.schemas.constitution_reference import ConstitutionReference
@@ -198,6 +207,111 @@ async def test_what_is_never_answered_holds_up_nothing_that_waits_with_it(topics
     assert (anew.sample_id, anew.attempt, anew.messages[0].content) == (flow.decisions()[0].sample_id, 2, "Riddle")
     with pytest.raises(PolicyOutageError):
         await rejudging(of(flow.waiting()[3]))
+
+
+class Mute:
+    """A guard model that never answers some texts, or nothing at all."""
+
+    version = "mute@1"
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+        self.is_down = False
+
+    async def answers(self, questions: Sequence[Question]) -> list[Answer]:
+        return [Guarded.UNAVAILABLE if self.is_down or self._chokes(one.text) else {} for one in questions]
+
+    def _chokes(self, text: str) -> bool:
+        return any(word in text for word in self.words)
+
+
+def guarded(topics: InMemoryTopics, model: GuardModel) -> Flow:
+    return Flow(topics, Court(CONSTITUTION, guard=Guard(model, CONSTITUTION, asks="always", is_asked=lambda _: True)))
+
+
+def last_parked(flow: Flow) -> ParkedSample:
+    return ParkedSample.from_json(flow.waiting()[-1].value)
+
+
+async def waits_of(flow: Flow, rejudging: Rejudging, *records: Record) -> int:
+    """Judge a batch again and again until it is published, and return how often the stage had to wait."""
+    for waits in range(100):
+        try:
+            flow.deliver(await rejudging(of(*records)))
+        except PolicyOutageError:
+            continue
+        return waits
+    raise TimeoutError
+
+
+async def test_a_text_that_is_never_answered_goes_to_a_person_redacted_however_often_workers_begin_anew(
+    topics: InMemoryTopics,
+) -> None:
+    flow, tally = guarded(topics, Mute("SSN")), Tally()
+    await flow.screen(SECRET)
+    waits = []
+    while last_parked(flow).waits_for == "policy":
+        waits.append(await waits_of(flow, Rejudging(judges=flow.judges, tally=tally), flow.waiting()[-1]))
+    assert waits == [WAITS_PER_ATTEMPT - 1] * (MOST_ATTEMPTS - 1) + [0]
+    *parked, left = flow.decisions()
+    assert [(one.verdict, one.attempt) for one in parked] == [("park", number) for number in range(MOST_ATTEMPTS)]
+    assert (left.verdict, left.attempt, left.guard) == ("review", MOST_ATTEMPTS, "unavailable")
+    assert (left.reasons, left.decided_by, left.score) == (("guard-never-answered",), "rejudging", 0.0)
+    assert last_parked(flow).waits_for == "review"
+    assert last_parked(flow).messages[0].content == "My SSN is <SSN_1>"
+    assert tally.unanswered == {"guard": 1}
+    assert not flow.accepted()
+
+
+async def test_an_outage_of_all_is_waited_for_and_leaves_nothing_to_a_person(topics: InMemoryTopics) -> None:
+    model = Mute("Riddle")
+    flow = guarded(topics, model)
+    await flow.screen("Riddle")
+    rejudging = Rejudging(judges=flow.judges)
+    while last_parked(flow).attempt < MOST_ATTEMPTS:
+        await waits_of(flow, rejudging, flow.waiting()[-1])
+    model.is_down = True
+    with pytest.raises(TimeoutError):
+        await waits_of(flow, rejudging, flow.waiting()[-1])
+    model.is_down, model.words = False, ()
+    await waits_of(flow, rejudging, flow.waiting()[-1])
+    assert flow.decisions()[-1].verdict == "accept"
+
+
+async def test_what_is_never_answered_goes_to_a_person_also_where_others_always_come_with_it(
+    topics: InMemoryTopics,
+) -> None:
+    model = Mute("Riddle")
+    flow = guarded(topics, model)
+    rejudging = Rejudging(judges=flow.judges)
+    await flow.screen("Riddle")
+    riddle = flow.waiting()[-1]
+    for _ in range(MOST_ATTEMPTS):
+        model.is_down = True
+        await flow.screen("Hello")
+        model.is_down = False
+        flow.deliver(await rejudging(of(flow.waiting()[-1], riddle)))
+        riddle = flow.waiting()[-1]
+    assert ParkedSample.from_json(riddle.value).waits_for == "review"
+    assert [str(judged.verdict) for judged in flow.decisions()].count("accept") == MOST_ATTEMPTS
+    assert [str(judged.verdict) for judged in flow.decisions()].count("review") == 1
+
+
+class Picky(Policy):
+    """A policy engine that answers about no sample with findings."""
+
+    async def evaluate(self, inputs: Sequence[PolicyInput]) -> list[Decision]:
+        decisions = await super().evaluate(inputs)
+        return [outage("r") if one["findings"] else made for one, made in zip(inputs, decisions, strict=True)]
+
+
+async def test_a_person_reads_what_a_policy_engine_never_answers(flow: Flow) -> None:
+    flow.force.enact(appoint(COURT, Picky()))
+    await flow.screen(TO_REVIEW)
+    while last_parked(flow).waits_for == "policy":
+        await waits_of(flow, Rejudging(judges=flow.judges), flow.waiting()[-1])
+    assert flow.decisions()[-1].reasons == ("discrimination", "policy-never-answered")
+    assert last_parked(flow).messages[0].content.endswith("My SSN is <SSN_1>")
 
 
 async def test_a_rejection_is_no_sign_that_the_guard_model_is_back(topics: InMemoryTopics) -> None:
