@@ -17,6 +17,8 @@ from ctrainer.trainer.revision import Draft, Rewriting
 _START_SECONDS = 600.0
 _LONGEST_WAIT_SECONDS = 60.0
 _LINE_BYTES = 16 * 1024 * 1024
+_MOST = 1.0 + 1e-6
+"""A cosine, as far as its last digits are right."""
 _LOG = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
@@ -109,14 +111,17 @@ class ProcessReviser(Service):
         try:
             self._process = await self._spawn()
             await asyncio.wait_for(_line(self._process), _START_SECONDS)
+            self.condition = Condition.UP
         except (OSError, TimeoutError, ValueError) as error:
-            await self._end()
             self._failures += 1
             self._not_before = time.monotonic() + min(_LONGEST_WAIT_SECONDS, 2.0**self._failures)
-            self.condition = Condition.DOWN
             raise ReviserUnavailableError(f"model {self.name}: its process does not start") from error
+        finally:
+            # Also when the one who asked has gone: that it is ready would be taken for the next answer.
+            if self.condition is not Condition.UP:
+                self.condition = Condition.DOWN
+                await self._end()
         self._failures = 0
-        self.condition = Condition.UP
         return self._process
 
     async def _spawn(self) -> asyncio.subprocess.Process:
@@ -165,10 +170,10 @@ def _similarities(answer: Any) -> list[float]:
     """Return the similarities of an answer.
 
     Raises:
-        ValueError: it has none, or one that is no number.
+        ValueError: it has none, or one that is no cosine.
     """
     match answer:
-        case {"similarities": [*told]} if all(isinstance(one, float) for one in told):
+        case {"similarities": [*told]} if all(isinstance(one, float) and -_MOST <= one <= _MOST for one in told):
             return told
     raise ValueError("got something else, expected similarities")
 

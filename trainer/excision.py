@@ -14,6 +14,15 @@ class Place(NamedTuple):
     end: int
 
 
+def sentences(text: str) -> list[str]:
+    """Return the sentences of a text.
+
+    >>> sentences("It costs 1.50. You pay?")
+    ['It costs 1.50.', 'You pay?']
+    """
+    return [found.strip() for found in _SENTENCE.findall(text) if found.strip()]
+
+
 def without_sentences(text: str, places: Sequence[Place]) -> str:
     """Return a text without the sentences that have a letter of one of some places.
 

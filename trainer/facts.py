@@ -3,14 +3,26 @@
 import re
 from collections.abc import Collection
 
+_UNITS = (
+    r"(?:%|percent|[kmcµn]?g|[kmcdn]?m|mm|[mcd]?l|mcg|lbs?|pounds?|oz|ounces?|cups?|tablespoons?|teaspoons?|tbsp|tsp|miles?"
+    r"|feet|foot|ft|inch(?:es)?|in(?=\W*$)|yards?|[kmg]?hz|[kmgt]b|[km]?w|kwh|[km]?v|volts?|watts?|amps?"
+    r"|°\s?[cf]|°|degrees?|seconds?|secs?|s|minutes?|mins?|hours?|hrs?|h|days?|weeks?|months?|years?|times"
+    r"|a\.?m\.?|p\.?m\.?|dollars?|cents?|euros?|pounds?|usd|eur|gbp|[$€£¥])"
+)
+_SPELLED = (
+    r"two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen"
+    r"|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|hundred|thousand|million|billion|trillion|half|third|quarter|dozen|twice"
+    r"|fourth|fifth|sixth|seventh|eighth|ninth|tenth"
+)
 _NUMBER = re.compile(
-    r"\d+(?:[.,:/\-]\d+)*%?"
-    r"|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty|sixty|seventy|eighty"
-    r"|ninety|hundred|thousand|million|billion|half|third|quarter|dozen|twice)\b",
+    rf"(?:(?<![\w.,)\]])[-\u2212+±])?[$€£¥]?\s?\d+(?:[.,:/\-]\d+)*(?:\s?-?{_UNITS}(?![\w]))?"
+    rf"|\b(?:{_SPELLED})(?:-(?:{_SPELLED}|one))*\b(?:\s-?{_UNITS}(?![\w]))?",
     re.IGNORECASE,
 )
 _WHOLE = re.compile(
-    r"```.*?```|`[^`\n]+`|<[A-Z_]+_\d+>|\b(?:https?://|www\.)[^\s<>\"')]+|\b[\w.+\-]+@[\w\-]+\.[\w.\-]+", re.DOTALL
+    r"```.*?```|`[^`\n]+`|<([a-z_]\w*)\b[^>]*>.*?</\1>|<[A-Z_]+_\d+>|</?[A-Za-z_]\w*/?>|<\|[^|>\n]{1,40}\|>"
+    r"|<</?\w+>>|\[/?[A-Z_]{3,}\]|\{\s*\"[^{}]*\}|\b(?:https?://|www\.)[^\s<>\"')]+|\b[\w.+\-]+@[\w\-]+\.[\w.\-]+",
+    re.DOTALL,
 )
 _WORD = re.compile(r"[^\W\d_][\w'\u2019\-]*")
 _OPENS = re.compile(r"(?:^|[.!?:;\n]|^\s*[\-*\u2022])[\s\"'\u201c\u2018(\[*_#>\-\u2022]*$")
@@ -18,12 +30,21 @@ _PRONOUN = re.compile(r"^I(?:['\u2019]\w+)?$")
 
 
 def numbers(text: str) -> frozenset[str]:
-    """Return the numbers of a text, in digits and in words.
+    """Return the numbers of a text, in digits and in words, each with its sign, its currency and its unit.
 
-    >>> sorted(numbers("Two of 1,500 came at 10:30."))
-    ['1,500', '10:30', 'two']
+    >>> sorted(numbers("Two of 1,500 came at 10:30, 5 mg each, for $3 at -2 degrees."))
+    ['$3', '-2degrees', '1,500', '10:30', '5mg', 'two']
     """
-    return frozenset(found.lower() for found in _NUMBER.findall(text))
+    return frozenset(numbers_in_order(text))
+
+
+def numbers_in_order(text: str) -> list[str]:
+    """Return these numbers as they come, small and without spaces in them.
+
+    >>> numbers_in_order("Thirteen days, then 5 mg or 10mg")
+    ['thirteendays', '5mg', '10mg']
+    """
+    return ["".join(match.group().lower().split()) for match in _NUMBER.finditer(text)]
 
 
 def names(text: str, *, around: str = "", capitalised: Collection[str] = ()) -> frozenset[str]:
@@ -44,12 +65,14 @@ def names(text: str, *, around: str = "", capitalised: Collection[str] = ()) -> 
 
 
 def exact_parts(text: str) -> frozenset[str]:
-    """Return code, links, mail addresses and placeholders of redaction, each whole.
+    """Return code, markup, calls written as text, links, mail addresses and placeholders of redaction, each whole.
 
     >>> sorted(exact_parts("Run `ls` or see https://a.example/b and ask <EMAIL_1>."))
     ['<EMAIL_1>', '`ls`', 'https://a.example/b']
+    >>> sorted(exact_parts('So <tool_call>{"name": "pay"}</tool_call> it is. [/INST]'))
+    ['<tool_call>{"name": "pay"}</tool_call>', '[/INST]']
     """
-    return frozenset(_WHOLE.findall(text))
+    return frozenset(match.group() for match in _WHOLE.finditer(text))
 
 
 def words(text: str) -> list[str]:

@@ -3,10 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from string import printable
 
 from ctrainer.trainer.answers import is_refusal
 from ctrainer.trainer.capitalised import capitalised_words
+from ctrainer.trainer.contraries import contradicts
 from ctrainer.trainer.facts import exact_parts, names, numbers, words
+
+_ORDINARY = frozenset(printable) - {"\v", "\f"} | frozenset("\u2018\u2019\u201c\u201d\u2013\u2014\u2026")
+"""Letters and marks that any English text may bring along; none of them looks like another one or hides."""
 
 
 class Fault(StrEnum):
@@ -18,6 +23,8 @@ class Fault(StrEnum):
     NUMBERS = "numbers"
     NAMES = "names"
     EXACT_PARTS = "exact-parts"
+    CONTRARY = "contrary"
+    LETTERS = "letters"
     LENGTH = "length"
     TOO_LONG = "too-long"
     REFUSAL = "refusal"
@@ -59,7 +66,8 @@ def changed_too_much(
     """Return the faults of a revision by its text alone. `similarity` is that of the original and the revision.
 
     `protected` is what of the original breaches nothing: numbers, names and the like that stand there must stay, and
-    none may be new. `question` is what was answered; `instructions` is what the model was asked.
+    none may be new; no clause there may be turned into its contrary. `question` is what was answered; `instructions` is
+    what the model was asked.
     """
     faults = [
         *_fact_faults(original, revised, protected, question),
@@ -90,6 +98,10 @@ def _fact_faults(original: str, revised: str, protected: str, question: str) -> 
     found = names(revised, around=question, capitalised=capitalised)
     if not {name.lower() for name in to_keep} <= kept or not {name.lower() for name in found} <= known:
         yield Fault.NAMES
+    if contradicts(protected, revised):
+        yield Fault.CONTRARY
+    if not set(revised) <= set(original) | _ORDINARY:
+        yield Fault.LETTERS
 
 
 def _wording_faults(original: str, revised: str, bounds: Bounds) -> Iterator[Fault]:

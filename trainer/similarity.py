@@ -1,5 +1,6 @@
 """How alike in meaning two texts are, by the mean of their word embeddings."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,10 @@ class WordEmbeddings:
         return cls(packaged_folder())
 
     def similarity(self, first: str, second: str) -> float:
-        """Return the cosine of the mean embeddings of two texts; 0 where one has no words."""
+        """Return the cosine of the mean embeddings of two texts; 0 where one has no words, or numbers that are none."""
         one, other = self._mean(first), self._mean(second)
-        lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
-        return min(1.0, float(one @ other) / lengths) if lengths else 0.0
+        cosine = float(one @ other) / (float(np.linalg.norm(one) * np.linalg.norm(other)) or 1.0)
+        return min(1.0, cosine) if math.isfinite(cosine) else 0.0
 
     def _mean(self, text: str) -> NDArray[np.float32]:
         token_ids = self._tokenizer.encode(text, add_special_tokens=False).ids

@@ -30,6 +30,9 @@ NO_REWRITINGS = (
 )
 BABBLING = READY + "print('no JSON', flush=True)"
 HANGING = READY + "time.sleep(600)"
+LOADING = "import time\ntime.sleep(600)"
+HALF_A_LINE = READY + "print('{\"rewritings\": [[', end='', flush=True); sys.exit(0)"
+ENDLESS_LINE = READY + "while True: print('x' * 1_000_000, end='', flush=True)"
 
 
 def saying(answer: str) -> str:
@@ -99,7 +102,7 @@ async def test_a_process_that_does_not_start_is_left_alone_for_a_while() -> None
         assert reviser.losses == 0
 
 
-@pytest.mark.parametrize("program", [BABBLING, HANGING, *map(saying, NO_REWRITINGS)])
+@pytest.mark.parametrize("program", [BABBLING, HANGING, HALF_A_LINE, *map(saying, NO_REWRITINGS)])
 async def test_a_process_that_answers_nothing_of_use_is_ended_and_started_again(program: str) -> None:
     reviser = process(program, deadline_seconds=0.5)
     async with reviser:
@@ -108,7 +111,7 @@ async def test_a_process_that_answers_nothing_of_use_is_ended_and_started_again(
         assert reviser.pid is None
 
 
-@pytest.mark.parametrize("told", ["[null]", "[]", '["1.0"]', "[0.5, 0.5]"])
+@pytest.mark.parametrize("told", ["[null]", "[]", '["1.0"]', "[0.5, 0.5]", "[1.5]", "[1e999]", "[-2.0]"])
 async def test_a_process_that_cannot_compare_texts_is_lost_over_them(told: str) -> None:
     reviser = process(saying('{"similarities": ' + told + "}"))
     async with reviser:
@@ -126,6 +129,27 @@ async def test_an_answer_that_nobody_waited_for_is_never_taken_for_another_ones(
         with pytest.raises(asyncio.CancelledError):
             await asked
         assert reviser.pid is None
+
+
+async def test_a_line_without_an_end_is_no_answer() -> None:
+    reviser = process(ENDLESS_LINE)
+    async with reviser:
+        with pytest.raises(ReviserLostError):
+            await reviser.rewrite([DRAFT])
+        assert reviser.pid is None
+
+
+async def test_a_process_that_nobody_waited_for_is_asked_nothing() -> None:
+    """That it is ready would be taken for its first answer, and the sample for one over which it died."""
+    reviser = process(LOADING)
+    async with reviser:
+        asked = asyncio.create_task(reviser.rewrite([DRAFT]))
+        while reviser.pid is None and not asked.done():  # noqa: ASYNC110 - another process starts
+            await asyncio.sleep(0.01)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        assert (reviser.pid, reviser.condition, reviser.losses) == (None, Condition.DOWN, 0)
 
 
 async def test_questions_of_several_askers_are_answered_one_after_the_other() -> None:

@@ -62,6 +62,58 @@ def test_what_breaks_a_bound_is_told(revised: str, fault: Fault) -> None:
     assert fault.value in faults(revised)
 
 
+ADVICE = (
+    "You fool, do not take both pills together. Take 5 mg in the morning and 10 mg at night. It is safe for thirteen "
+    'days at -5 degrees, costs $5, and the first box is the right one: <tool_call>{"to": "ada"}</tool_call>.'
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "fault"),
+    [
+        ("do not take", "do take", Fault.CONTRARY),
+        ("do not take", "always take", Fault.CONTRARY),
+        ("5 mg in the morning and 10 mg", "10 mg in the morning and 5 mg", Fault.CONTRARY),
+        ("5 mg", "5 g", Fault.NUMBERS),
+        ("5 mg", "five mg", Fault.NUMBERS),
+        ("thirteen", "fourteen", Fault.NUMBERS),
+        ("-5 degrees", "5 degrees", Fault.NUMBERS),
+        ("$5", "5", Fault.NUMBERS),
+        ("is safe", "is unsafe", Fault.CONTRARY),
+        ("is safe", "is hardly safe", Fault.CONTRARY),
+        ("the first box", "the last box", Fault.CONTRARY),
+        ("ada", "adb", Fault.EXACT_PARTS),
+        ("the right one", "the right one [/INST]", Fault.EXACT_PARTS),
+        ("the right one", "the right one</s>", Fault.EXACT_PARTS),
+        ("the right one", "the right one <|im_end|>", Fault.EXACT_PARTS),
+        ("pills", "p\u0456lls", Fault.LETTERS),
+        ("pills", "pil\u200bls", Fault.LETTERS),
+        ("pills", "pil\x00ls", Fault.LETTERS),
+    ],
+)
+def test_a_text_with_nearly_the_same_words_that_says_something_else_is_told(
+    before: str, after: str, fault: Fault
+) -> None:
+    """Its embedding says that it is alike."""
+    civil = ADVICE.replace("You fool, do", "Please do")
+    assert before in civil
+    assert faults(civil, original=ADVICE) == set()
+    assert fault.value in faults(civil.replace(before, after), original=ADVICE)
+
+
+def test_the_contrary_of_what_breaches_is_no_fault() -> None:
+    protected = "The parcel is here."
+    original = f"You should never trust your friends. {protected}"
+    revised = f"You should trust your friends. {protected}"
+    assert faults(revised, original=original, protected=protected) == set()
+
+
+def test_the_same_in_other_spelling_is_no_contrary() -> None:
+    original = "You fool, you cannot return it, since it isn't whole. It's not the first time this week, you see."
+    revised = "Sadly, you can't return it, since it is not whole. It isn't the first time this week, you see."
+    assert faults(revised, original=original) == set()
+
+
 def test_another_meaning_is_told_by_its_embedding_alone() -> None:
     assert faults(CIVIL, similarity=0.59) == {"meaning"}
 

@@ -1,5 +1,11 @@
-import pytest
+import shutil
+from pathlib import Path
 
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from ctrainer.trainer.embedding_files import TOKENIZER, WEIGHTS, packaged_folder
 from ctrainer.trainer.similarity import WordEmbeddings
 
 LATE = "The parcel is late because of the snow."
@@ -32,3 +38,10 @@ def test_a_text_without_words_is_like_none(embeddings: WordEmbeddings, text: str
 
 def test_any_bytes_of_a_text_have_an_embedding(embeddings: WordEmbeddings) -> None:
     assert -1.0 <= embeddings.similarity("\u0000\U0001f4a9 \u202eabc", LATE) <= 1.0
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, 1e30])
+def test_embeddings_that_are_no_numbers_call_nothing_alike(tmp_path: Path, number: float) -> None:
+    shutil.copy(packaged_folder() / TOKENIZER, tmp_path)
+    save_file({"embedding": np.full((4, 8), number, dtype=np.float32)}, tmp_path / WEIGHTS)
+    assert WordEmbeddings(tmp_path).similarity(LATE, "Snow.") == 0.0
