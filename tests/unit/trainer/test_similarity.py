@@ -42,6 +42,8 @@ def test_any_bytes_of_a_text_have_an_embedding(embeddings: WordEmbeddings) -> No
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, 1e30])
 def test_embeddings_that_are_no_numbers_call_nothing_alike(tmp_path: Path, number: float) -> None:
-    shutil.copy(packaged_folder() / TOKENIZER, tmp_path)
+    for file in (TOKENIZER, WEIGHTS):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+    shutil.copy(packaged_folder() / TOKENIZER, tmp_path / TOKENIZER)
     save_file({"embedding": np.full((4, 8), number, dtype=np.float32)}, tmp_path / WEIGHTS)
     assert WordEmbeddings(tmp_path).similarity(LATE, "Snow.") == 0.0
