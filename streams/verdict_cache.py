@@ -40,7 +40,10 @@ class RedisVerdictCache:
     @classmethod
     def connect(cls, url: str, *, prefix: str, seal: CacheSeal, pause_batches: int = 50) -> "RedisVerdictCache":
         """Return a cache on the server at `url`; nothing is sent yet."""
-        redis = Redis.from_url(url, socket_timeout=0.2, socket_connect_timeout=0.2, retry=Retry(NoBackoff(), 0))
+        # In the third version of the protocol a server may push word to go to another one, password and all.
+        redis = Redis.from_url(
+            url, protocol=2, socket_timeout=0.2, socket_connect_timeout=0.2, retry=Retry(NoBackoff(), 0)
+        )
         return cls(redis, prefix=prefix, seal=seal, pause_batches=pause_batches)
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:

@@ -128,6 +128,23 @@ async def test_whatever_redis_answers_is_at_worst_nothing(lie: str) -> None:
         await told.close()
 
 
+async def test_a_redis_that_sends_its_clients_elsewhere_is_not_followed() -> None:
+    visits = list[bytes]()
+
+    async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        visits.append(await reader.read(65_536))
+        writer.close()
+
+    async with answering(b">4\r\n+MOVING\r\n:1\r\n:30\r\n$11\r\n127.0.0.2:1\r\n*1\r\n$-1\r\n") as url:
+        port = int(url.rpartition(":")[2].partition("/")[0])
+        async with await asyncio.start_server(note, "127.0.0.2", port):
+            cache = RedisVerdictCache.connect(url, prefix="test:", seal=SEAL, pause_batches=0)
+            for _ in range(5):
+                assert await cache.get_many(["a"]) == [None]
+            await cache.close()
+    assert visits == []
+
+
 async def test_a_redis_that_is_slow_over_each_answer_is_left_alone() -> None:
     async with answering(b"+OK\r\n", each_after_seconds=0.1) as url:
         cache = RedisVerdictCache.connect(url, prefix="test:", seal=SEAL)
