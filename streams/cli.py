@@ -31,6 +31,7 @@ from ctrainer.streams.commands import (
     topics,
     worker,
 )
+from ctrainer.streams.console import visible
 
 EPILOG = "Exit codes: 0 done; 1 refused, failed or not healthy; 2 wrong command line."
 
@@ -77,7 +78,9 @@ def main() -> None:
 
 
 def _tell(error: Exception) -> None:
-    Console(stderr=True).print(f"ctrainer: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    Console(stderr=True).print(
+        f"ctrainer: {visible(str(error))}", style="red", markup=False, highlight=False, soft_wrap=True
+    )
     sys.exit(1)
 
 

@@ -1,6 +1,8 @@
 """`ctrainer review`: what waits for a person, and the person's word."""
 
 import asyncio
+from contextlib import aclosing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +18,7 @@ from ctrainer.streams.console import print_rows
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.keyring import read_signing_key
 from ctrainer.streams.location import locate
-from ctrainer.streams.review_list import InReview, sample_in_review, samples_in_review
+from ctrainer.streams.review_list import InReview, sample_in_review, samples_in_review, shown
 from ctrainer.streams.review_submitter import ReviewSubmitter
 from ctrainer.streams.settings import Settings
 from ctrainer.streams.topic_reader import TopicReader
@@ -29,11 +31,14 @@ Json = Annotated[bool, typer.Option("--json", help="one JSON object per line")]
 def list_samples(
     *,
     show_text: Annotated[bool, typer.Option("--show-text", help="also print the conversations, redacted")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="how many to show at most")] = 100,
     json: Json = False,
 ) -> None:
     """Show the samples that wait for a person."""
-    waiting = asyncio.run(samples_in_review(_topics(Settings.read())))
-    print_rows("in review", [_row(found, show_text=show_text) for found in waiting], as_json=json)
+    waiting = asyncio.run(_waiting(_topics(Settings.read()), limit + 1))
+    print_rows("in review", [_row(found, show_text=show_text) for found in waiting[:limit]], as_json=json)
+    if len(waiting) > limit:
+        typer.echo(f"more than {limit} wait; --limit shows more of them", err=True)
 
 
 @app.command()
@@ -64,6 +69,16 @@ def decide(
     settings = Settings.read()
     place, judged = asyncio.run(_decide(settings, sample_id, verdict, reason, key))
     print_rows("decision", [{"sample": sample_id, "verdict": judged.verdict.value, "sent_to": place}], as_json=json)
+
+
+async def _waiting(topics: TopicReader, most: int) -> list[InReview]:
+    found: list[InReview] = []
+    async with aclosing(samples_in_review(topics)) as waiting:
+        async for one in waiting:
+            found.append(one)
+            if len(found) == most:
+                break
+    return found
 
 
 async def _decide(
@@ -114,9 +129,9 @@ def _row(found: InReview, *, show_text: bool) -> dict[str, object]:
         "workload": sample.workload_id,
         "reasons": ", ".join(sample.reasons),
         "turns": len(sample.messages),
+        "since": datetime.fromtimestamp(found.since / 1000, UTC).isoformat(timespec="seconds"),
     }
-    shown = "\n".join(f"{message.role}: {message.content}" for message in sample.messages)
-    return {**row, "text": shown} if show_text else row
+    return {**row, "text": shown(sample)} if show_text else row
 
 
 def _topics(settings: Settings) -> TopicReader:

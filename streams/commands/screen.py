@@ -1,14 +1,14 @@
 """`ctrainer screen`: try a constitution on one's own data, without Kafka."""
 
 import asyncio
+import signal
 import sys
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from enum import StrEnum
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -25,6 +25,7 @@ from ctrainer.streams.policy.connection import EngineConnection
 from ctrainer.streams.settings import Settings
 
 LINES_AT_ONCE = 256
+BYTES_AT_ONCE = 4 * 1024 * 1024
 
 
 class Speaker(StrEnum):
@@ -50,9 +51,10 @@ def screen(
 ) -> None:
     """Judge flywheel records, chats or plain texts: one JSON decision a line, in input order.
 
-    A line that begins with { is a flywheel record or a chat ({"messages": [...]}, the answer last), any other a plain
-    text, unless an option says what all lines are. A text is taken for a request, which the harm score judges more
-    strictly than an answer; rules for answers alone look at it with --role assistant.
+    Each decision names its `line`, from 1 on; blank ones have none. A line that begins with { is a flywheel record
+    or a chat ({"messages": [...]}, the answer last), any other a plain text, unless an option says what all lines
+    are. A text is taken for a request, which the harm score judges more strictly than an answer; rules for answers
+    alone look at it with --role assistant.
     """
     if text and text_field:
         raise typer.BadParameter("--text takes each line as it is, --text-field takes it from JSON: choose one")
@@ -63,10 +65,27 @@ def screen(
     plain = Text(role=role.value, field=text_field)
     read = plain if text or text_field else lambda line: record(line) if line.lstrip()[:1] == b"{" else plain(line)
     trial = Trial(court=court, verdicts=court.verdicts(engine), read=read, show_text=show_text)
-    with file.open("rb") if file else sys.stdin.buffer as lines:
+    with _interrupts(), file.open("rb") if file else sys.stdin.buffer as lines:
         counts = asyncio.run(_print_decisions(trial, lines, connection))
     if not json:
         typer.echo(", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) or "nothing", err=True)
+
+
+@contextmanager
+def _interrupts() -> Iterator[None]:
+    """Let an interrupt end this command at once. asyncio would keep it for the next time that anything is awaited."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 async def _print_decisions(trial: Trial, lines: BinaryIO, connection: EngineConnection | None) -> Counter[str]:
@@ -79,17 +98,27 @@ async def _print_decisions(trial: Trial, lines: BinaryIO, connection: EngineConn
 async def _decisions(trial: Trial, lines: BinaryIO) -> Counter[str]:
     counts: Counter[str] = Counter()
     for chunk in _chunks(lines):
-        decisions = await trial.of(chunk)
+        decisions = await trial.of([line for _, line in chunk])
         counts.update(decision["verdict"] for decision in decisions)
-        sys.stdout.buffer.writelines(orjson.dumps(decision, option=orjson.OPT_APPEND_NEWLINE) for decision in decisions)
+        numbered = ({"line": number, **decision} for (number, _), decision in zip(chunk, decisions, strict=True))
+        sys.stdout.buffer.writelines(orjson.dumps(decision, option=orjson.OPT_APPEND_NEWLINE) for decision in numbered)
         sys.stdout.buffer.flush()
     return counts
 
 
-def _chunks(lines: BinaryIO) -> Iterator[list[bytes]]:
-    """Yield lines that are not blank, some at a time."""
-    told = (line for line in _lines(lines) if line.strip())
-    while chunk := list(islice(told, LINES_AT_ONCE)):
+def _chunks(lines: BinaryIO) -> Iterator[list[tuple[int, bytes]]]:
+    """Yield lines that are not blank with their numbers from 1 on, some at a time."""
+    chunk: list[tuple[int, bytes]] = []
+    size = 0
+    for number, line in enumerate(_lines(lines), start=1):
+        if not line.strip():
+            continue
+        chunk.append((number, line))
+        size += len(line)
+        if len(chunk) == LINES_AT_ONCE or size >= BYTES_AT_ONCE:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
         yield chunk
 
 

@@ -122,4 +122,4 @@ async def test_what_else_lies_on_the_topics_disturbs_neither_balance_nor_review_
         topics.append(OutputRecord("dead-letters", b"key", b"", 1, dead))
     await judge(topics, inputs(topics))
     assert (await balance_of(topics)).balances
-    assert [found.sample.reasons for found in await samples_in_review(topics)] == [("discrimination",)]
+    assert [found.sample.reasons async for found in samples_in_review(topics)] == [("discrimination",)]

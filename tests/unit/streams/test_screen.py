@@ -1,8 +1,10 @@
 """What a hostile or a careless user gives to `ctrainer screen` has an outcome for each line, and no traceback."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,15 @@ def test_lines_are_judged_in_their_order_across_batches(tmp_path: Path) -> None:
     assert [one["verdict"] for one in shown] == ["redact" if number % 3 == 0 else "accept" for number in range(600)]
     assert [one["messages"][0]["content"] for one in shown] == [
         line.replace("219-09-9999", "<SSN_1>") for line in lines
+    ]
+
+
+def test_each_decision_names_its_line_so_that_blank_ones_shift_none(tmp_path: Path) -> None:
+    data = b"\n\nHello\n  \r\n{\nBye\n\n"
+    assert [(one["line"], one["verdict"]) for one in screened(tmp_path, data)] == [
+        (3, "accept"),
+        (5, "dead-letter"),
+        (6, "accept"),
     ]
 
 
@@ -143,3 +154,51 @@ def test_streams_that_are_closed_full_or_broken_give_no_traceback(
     )
     assert (done.returncode, "Traceback" in done.stderr) == (code, False)
     assert told in done.stderr
+
+
+INTERRUPTIBLE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = ["ctrainer", "screen", "--json"]
+from ctrainer.streams.cli import main
+main()
+"""
+"""Also where whoever runs the tests ignores interrupts."""
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_one_interrupt_ends_it_while_it_waits_for_a_line_as_while_it_judges(tmp_path: Path, *, waits: bool) -> None:
+    (tmp_path / "lines").write_bytes(b"Hello\n" * 400_000)
+    with (
+        (tmp_path / "lines").open("rb") as lines,
+        (tmp_path / "decisions").open("wb") as decisions,
+        subprocess.Popen(
+            [sys.executable, "-c", INTERRUPTIBLE],
+            stdin=subprocess.PIPE if waits else lines,
+            stdout=decisions,
+            stderr=subprocess.PIPE,
+        ) as ours,
+    ):
+        if ours.stdin is not None:
+            ours.stdin.write(b"Hello\n" * 256)
+            ours.stdin.flush()
+        while not (tmp_path / "decisions").stat().st_size:
+            assert ours.poll() is None
+            time.sleep(0.02)  # another process judges
+        ours.send_signal(signal.SIGINT)
+        assert ours.wait(10) == 130
+        assert ours.stderr is not None
+        assert b"Traceback" not in ours.stderr.read()
+
+
+def test_a_fault_that_is_told_commands_no_terminal(tmp_path: Path) -> None:
+    (tmp_path / "document.json").write_text('{"\\u001b[2Jboo": 1}')
+    done = subprocess.run(
+        [sys.executable, "-m", "ctrainer.streams.cli", "constitution", "check", str(tmp_path / "document.json")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "\x1b" not in done.stderr
+    assert "\\x1b[2Jboo: Extra inputs" in done.stderr
