@@ -196,6 +196,9 @@ class Revision:
             self._tally.samples["review"] += 1
             return hearing.to_person(["not-in-an-answer" if work is None else "model-lost"]), Lately()
         outcomes = await self._outcomes(hearing, work)
+        if self._judges() is not judges:
+            # Another constitution came into force while the model was at work: its word holds.
+            return await self._handle(record, sample)
         outputs = await self._concluded(hearing, work, outcomes)
         return outputs, _seen(work, outcomes)
 

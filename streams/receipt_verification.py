@@ -42,13 +42,21 @@ class ReceiptVerifier:
 
 
 def verify_adapter(read: ReadReceipt, folder: Path) -> None:
-    """Check that the files of a folder are exactly those of a receipt.
+    """Check that the files of a folder are exactly those of a receipt, and that nothing else is there.
+
+    A link is something else: what it points to may be another thing tomorrow.
 
     Raises:
         ReceiptError: naming the files that differ, are missing, or are too many.
     """
+    strange = {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_symlink() or not (path.is_file() or path.is_dir())
+    }
     found = file_digests(folder)
-    wrong = sorted(name for name in found.keys() | read.files.keys() if found.get(name) != read.files.get(name))
+    differs = {name for name in found.keys() | read.files.keys() if found.get(name) != read.files.get(name)}
+    wrong = sorted(strange | differs)
     if wrong:
         raise ReceiptError(f"adapter {folder}: not as the receipt says: {', '.join(wrong)}")
 

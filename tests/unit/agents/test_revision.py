@@ -10,7 +10,7 @@ from ctrainer.agents.compliance.guard import Answer, Guard, GuardModel, Question
 from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.loading import load_constitution
 from ctrainer.agents.compliance.policy import Decision, PolicyInput, PolicyUnavailableError, RegorusEngine, bundle_of
-from ctrainer.agents.force import JudgesInForce, appoint
+from ctrainer.agents.force import Judges, JudgesInForce, appoint
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.review import Review
 from ctrainer.agents.revision import (
@@ -357,6 +357,28 @@ async def test_under_a_constitution_that_allows_it_the_sample_goes_on_as_it_is(f
     assert (flow.last().verdict, flow.last().attempt, flow.last().decided_by) == ("accept", 1, "regorus")
     assert flow.accepted()[0].revision is None
     assert not model.asked
+
+
+async def test_a_constitution_that_comes_into_force_while_the_model_is_at_work_decides(flow: Flow) -> None:
+    """What the one before would have accepted, it may reject: to rewrite takes minutes."""
+    await flow.screen()
+    civil, mail, bombs = DOCUMENT["principles"]
+    rule = {"id": "rome", "label": "ROME", "pattern": "Rome"}
+    strict = DOCUMENT | {"version": "2", "principles": [civil, mail, bombs | {"rules": [rule]}]}
+
+    class Slow(Scripted):
+        async def rewrite(self, drafts: Sequence[Draft]) -> list[Rewriting]:
+            flow.enact(strict)
+            return await super().rewrite(drafts)
+
+    def in_force() -> Judges:
+        return flow.judges()
+
+    stage = Revision(judges=in_force, reviser=Slow([CIVIL]), topics=flow.topics, tally=flow.tally)
+    flow.deliver(await stage(of(*flow.waiting())))
+    assert (flow.last().verdict, flow.last().reasons) == ("reject", ("bombs",))
+    assert flow.accepted() == []
+    assert flow.pairs() == []
 
 
 @pytest.mark.parametrize("error", [ReviserUnavailableError, ReviserLostError])

@@ -1,6 +1,7 @@
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,6 +191,24 @@ def test_an_adapter_with_a_changed_or_added_file_is_refused_by_name(make: Callab
     case = make()
     (case.folder / name).write_bytes(b"changed")
     with pytest.raises(ReceiptError, match=name):
+        verify_adapter(case.verifier().read(case.receipt), case.folder)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "nothing", "pipe"])
+def test_an_adapter_holds_plain_files_alone(make: Callable[..., Case], tmp_path: Path, kind: str) -> None:
+    """Also a link to a file with the right content: it may have another one tomorrow."""
+    case = make()
+    elsewhere, name = tmp_path / "elsewhere", "adapter_config.json"
+    if kind == "file":
+        (case.folder / name).rename(elsewhere)
+        (case.folder / name).symlink_to(elsewhere)
+    elif kind == "pipe":
+        name = "more"
+        os.mkfifo(case.folder / name)
+    else:
+        name = "more"
+        (case.folder / name).symlink_to(tmp_path if kind == "folder" else elsewhere)
+    with pytest.raises(ReceiptError, match=f"not as the receipt says: {name}$"):
         verify_adapter(case.verifier().read(case.receipt), case.folder)
 
 
