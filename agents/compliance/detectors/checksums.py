@@ -16,6 +16,10 @@ _ISSUERS = re.compile(
 )
 """Visa, Mastercard, American Express, Diners, Discover with UnionPay and RuPay, JCB, each with its lengths."""
 
+_DOCUMENTATION = tuple(
+    map(ipaddress.ip_network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"))
+)
+
 _IBAN_COUNTRIES = re.compile(
     "A[DELTZ]|B[AEGHIRY]|C[HRYZ]|D[EJKO]|E[EGS]|F[IOR]|G[BEILRT]|H[RU]|I[ELQST]|JO|K[WZ]|L[BCITUVY]|M[CDEKNRTU]|N[ILO]|OM"
     "|P[KLST]|QA|R[OSU]|S[ACDEIKMOTV]|T[LNR]|UA|V[AG]|XK|YE",
@@ -104,12 +108,16 @@ def social_security_number(text: str) -> bool:
 def internet_address(text: str) -> bool:
     """Return whether a text is an IP address of either version that names one host.
 
+    Those kept for documentation (RFC 5737, RFC 3849) are no host's.
+
     >>> internet_address("192.168.2.11"), internet_address("1.2.3.400"), internet_address("0.10.1.1")
     (True, False, False)
+    >>> internet_address("203.0.113.7"), internet_address("2001:db8::1")
+    (False, False)
     """
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         return False
     nobody = address.is_unspecified or address.is_loopback or address.is_multicast
-    return not nobody and not text.startswith("0.")
+    return not nobody and not text.startswith("0.") and not any(address in network for network in _DOCUMENTATION)

@@ -1,5 +1,6 @@
 """How random a text looks: keys do, words and placeholders do not."""
 
+import re
 from collections import Counter
 from itertools import pairwise
 from math import log2
@@ -9,6 +10,9 @@ MINIMUM_BITS = 3.0
 
 MINIMUM_DISTINCT = 4
 """Fewer different characters are a row of dots or stars."""
+
+FEWEST_DIGITS = 2
+"""The number of an identity card or passport has this many digits at least."""
 
 LONGEST_COUNT = 7
 """Characters that follow each other as in `12345678` or `abcdefgh`: more than these and somebody typed an example."""
@@ -87,3 +91,23 @@ def mixed_key(text: str) -> bool:
     (True, False, False)
     """
     return not text.islower() and not text.isupper() and random_looking(text)
+
+
+def document_number(text: str) -> bool:
+    """Return whether a value that stands after `passport` or the like can be its number: two digits and more.
+
+    >>> document_number("C4JXV7L1K"), document_number("RENEWAL"), document_number("AB 123456")
+    (True, False, True)
+    """
+    return sum(character.isdigit() for character in text) >= FEWEST_DIGITS
+
+
+def mingled_password(text: str) -> bool:
+    """Return whether a value that only stands beside `password` can be one: letters and digits in it, or signs, too.
+
+    >>> mingled_password("Regenbogen_19"), mingled_password("authentication"), mingled_password("12-characters")
+    (True, False, False)
+    """
+    value = text.rstrip(".!?:)")
+    has_digit = any(character.isdigit() for character in value)
+    return strong_password(value) and has_digit and re.match(r"\d{1,3}[-+%]", value) is None

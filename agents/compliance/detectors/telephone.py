@@ -19,6 +19,10 @@ _ADDRESS = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
 _YEARS = re.compile(r"(?:1[5-9]|20)\d{2} ?[-/] ?(?:1[5-9]|20)\d{2}(?: \d{1,4})?")
 _ROUND = re.compile(r"\d{1,3}(?:[ .]\d{3})*[ .]000")
 _SOCIAL_SECURITY = re.compile(r"\d{3}[- ]\d{2}[- ]\d{4}")
+_PAIRS = re.compile(r"\d{2}(?: \d{2}){5,}")
+_FRACTION = re.compile(r"[1-9]\d{0,2}\.\d{5,}")
+_OTHERS = (_DATE, _ADDRESS, _YEARS, _ROUND, _SOCIAL_SECURITY, _PAIRS, _FRACTION)
+"""What is no telephone number: also six pairs of digits and more, as bytes and draws are written."""
 _SEPARATOR = re.compile(r"[-+(). /]")
 _EXTENSION = re.compile(r"\s*(?:x|#|ext\.?|extension)\s*\d+$", re.IGNORECASE)
 _FEWEST, _MOST = 6, 15
@@ -60,7 +64,7 @@ def _digits(text: str) -> int:
 
 
 def _is_something_else(text: str) -> bool:
-    return any(pattern.fullmatch(text) for pattern in (_DATE, _ADDRESS, _YEARS, _ROUND, _SOCIAL_SECURITY))
+    return any(pattern.fullmatch(text) for pattern in _OTHERS)
 
 
 def _has_possible_length(text: str) -> bool:

@@ -15,6 +15,8 @@ from ctrainer.agents.compliance.detectors.checksums import (
 )
 from ctrainer.agents.compliance.detectors.entropy import (
     chosen_password,
+    document_number,
+    mingled_password,
     mixed_key,
     random_looking,
     strong_password,
@@ -34,11 +36,13 @@ VALIDATORS: Mapping[str, Callable[[str], bool]] = MappingProxyType(
         "curp": national.mexican_population_code,
         "de-tax-id": national.german_tax_id,
         "digits": named_telephone,
+        "document-number": document_number,
         "dni": national.spanish_identity,
         "entropy": random_looking,
         "iban": account_number,
         "ip-address": internet_address,
         "luhn": luhn,
+        "mingled-password": mingled_password,
         "mixed-key": mixed_key,
         "mod97": mod97,
         "nhs": national.british_health_number,

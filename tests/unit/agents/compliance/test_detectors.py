@@ -37,7 +37,7 @@ def test_documented_examples_hold(module: ModuleType) -> None:
         ("ssn 219-09-9999", "us-ssn", "219-09-9999"),
         ("ring +49 30 901820 today", "phone", "+49 30 901820"),
         ("host 192.168.2.11 is down", "ipv4", "192.168.2.11"),
-        ("host 2001:db8:0:0:1:2:3:4 is down", "ipv6", "2001:db8:0:0:1:2:3:4"),
+        ("host 2a02:db8:0:0:1:2:3:4 is down", "ipv6", "2a02:db8:0:0:1:2:3:4"),
         ("password: Harbour42!", "password-assignment", "Harbour42!"),
         ("api_key = tw0abcdefgh23456789", "key-assignment", "tw0abcdefgh23456789"),
         ("postgres://app:s3cr3tpw@db:5432/x", "url-password", "s3cr3tpw"),
