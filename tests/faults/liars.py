@@ -10,8 +10,8 @@ Tell = Callable[[asyncio.StreamWriter], Awaitable[None]]
 Answerer = Callable[[bytes], Awaitable[Tell]]
 """Says from the body of a question how it is answered."""
 Values = Sequence[bytes | None]
-RedisLie = Callable[[Values, Sequence[bytes]], Tell]
-"""Says how an MGET is answered, from the values that are asked for and all that are kept."""
+RedisLie = Callable[[Values, bytes], Tell]
+"""Says how an MGET is answered, from the values that are asked for and the one that is coveted."""
 
 
 def words(*pieces: bytes) -> Tell:
@@ -54,10 +54,14 @@ async def silence(_: asyncio.StreamWriter) -> None:
 
 
 class LyingRedis:
-    """A Redis that keeps what it is given, and tells one lie after the other about it. Then it is honest."""
+    """A Redis that keeps what it is given, and tells one lie after the other about it. Then it is honest.
 
-    def __init__(self, lies: Sequence[RedisLie]) -> None:
+    It begins with a value that holds what is `coveted`.
+    """
+
+    def __init__(self, lies: Sequence[RedisLie], *, coveted: bytes) -> None:
         self.untold = deque(lies)
+        self._coveted = coveted
         self._kept: dict[bytes, bytes] = {}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -75,9 +79,10 @@ class LyingRedis:
             await writer.drain()
 
     def _read(self, keys: Sequence[bytes]) -> Tell:
-        values, kept = [self._kept.get(key) for key in keys], list(self._kept.values())
-        if kept and self.untold:
-            return self.untold.popleft()(values, kept)
+        values = [self._kept.get(key) for key in keys]
+        coveted = next((value for value in self._kept.values() if self._coveted in value), None)
+        if coveted is not None and self.untold:
+            return self.untold.popleft()(values, coveted)
         return words(bulks(values))
 
 

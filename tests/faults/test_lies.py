@@ -50,6 +50,7 @@ BUNDLE = bundle_of(CONSTITUTION)
 SECRET = b"a secret of thirty-two bytes ..."
 SSN = "219-09-9999"
 BATCH = 4
+ACCEPTING = b'"verdict":"accept"'
 PASSED = {Verdict.ACCEPT, Verdict.REDACT}
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 ALLOW = {"allow": True, "confidence_score": 1.0}
@@ -122,29 +123,30 @@ GUARD_LIES = {
 }
 
 
-def swapped(values: Values, kept: Sequence[bytes]) -> Tell:
-    return words(bulks([kept[0]] * len(values)))
+def swapped(values: Values, accepting: bytes) -> Tell:
+    return words(bulks([accepting] * len(values)))
 
 
-def foreign(values: Values, _: Sequence[bytes]) -> Tell:
+def foreign(values: Values, _: bytes) -> Tell:
     """Answer with what was decided under another constitution, by somebody with the same secret."""
     decision = {"result": ALLOWED, "decided_by": "opa", "policy_revision": BUNDLE.revision}
-    key = "ctrainer:verdict:sha256:other"
-    return words(bulks([CacheSeal(SECRET).sealed(key, orjson.dumps(decision))] * len(values)))
+    kept = CacheSeal(SECRET).sealed("ctrainer:verdict:sha256:other", orjson.dumps(decision))
+    return words(bulks([kept] * len(values)))
 
 
 REDIS_LIES: Sequence[RedisLie] = (
-    swapped,
-    foreign,
-    lambda _values, kept: words(bulks(kept[:1])),
+    # Verdicts of the guard model are looked up there as well as decisions.
+    *[swapped] * 4,
+    *[foreign] * 4,
+    lambda _, accepting: words(bulks([accepting])),
     lambda values, _: words(b"*%d\r\n" % len(values) + b":1\r\n" * len(values)),
-    lambda values, kept: words(bulks([kept[0][:40]] * len(values))),
+    lambda values, accepting: words(bulks([accepting[:40]] * len(values))),
     lambda values, _: last_words(bulks(values)[:-3]),
-    swapped,
+    *[swapped] * 2,
     lambda _values, _: silence,
     lambda _values, _: words(b"\xff\xfe garbage"),
 )
-"""The last ones, but for the swap, make a worker leave Redis alone for a while."""
+"""After some of the last ones a worker leaves Redis alone for a while."""
 
 
 def group(number: int) -> list[bytes]:
@@ -276,8 +278,8 @@ class Liars(NamedTuple):
     @classmethod
     def of(cls, contract: str) -> Self:
         if contract == "opa":
-            return cls(contract, Opa(), Guard(), LyingRedis(REDIS_LIES))
-        return cls(contract, Acgs(), Guard(), LyingRedis(()))
+            return cls(contract, Opa(), Guard(), LyingRedis(REDIS_LIES, coveted=ACCEPTING))
+        return cls(contract, Acgs(), Guard(), LyingRedis((), coveted=ACCEPTING))
 
     @property
     def groups(self) -> int:
