@@ -29,7 +29,8 @@ class Delivery:
 class Stage:
     """Hands batches to a Faust agent one after the other and returns what the handler decided.
 
-    Batches are handled one at a time, so a handler is never called while it still works on another batch.
+    Batches are handled one at a time, so a handler is never called while it still works on another batch. One that
+    nobody waits for any more, since its partition was given up, is cancelled: it may have hours to go.
     """
 
     def __init__(self, app: faust.App, *, name: str, handler: Handler) -> None:
@@ -57,13 +58,16 @@ class Stage:
         """Answer a delivery. Nothing is raised here: Faust would acknowledge the batch and go on."""
         if delivery.outputs.cancelled():
             return
+        handling = asyncio.ensure_future(self._handler(delivery.batch))
+        delivery.outputs.add_done_callback(lambda _: handling.cancel())
         try:
-            outputs = await self._handler(delivery.batch)
+            outputs = await handling
         except (KafkaError, OSError) as error:
             _fail(delivery, WorldFailedError(type(error).__name__), error)
         except asyncio.CancelledError:
             delivery.outputs.cancel()
-            raise
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - any failure becomes a dead letter; native code panics outside Exception

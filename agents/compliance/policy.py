@@ -101,10 +101,15 @@ def disputed(first: Decision, second: Decision) -> Decision:
 
 
 class PolicyEngine(Protocol):
-    """Something that decides. Decisions of another engine, such as a fallback, bear that engine's name."""
+    """Something that decides. Decisions of another engine, such as a fallback, bear that engine's name.
+
+    One that `is_pure` always decides the same of the same input under the same revision: only then may anybody remember
+    it.
+    """
 
     name: str
     revision: str
+    is_pure: bool
 
     async def evaluate(self, inputs: Sequence[PolicyInput]) -> list[Decision]:
         """Return one decision for each input, in order.
@@ -153,6 +158,7 @@ class RegorusEngine:
     """The bundle on the Regorus interpreter. One object belongs to the thread that made it."""
 
     name = "regorus"
+    is_pure = True
 
     def __init__(self, bundle: PolicyBundle) -> None:
         self.revision = bundle.revision

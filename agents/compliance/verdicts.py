@@ -53,8 +53,9 @@ class Verdicts:
     """Decides each distinct case once, under one constitution, one policy and one set of detectors.
 
     The key of a decision is a digest of all that it depends on, so none is ever stale. What another layer decided
-    while the engine was down is used and not kept. `outage` is the decision on what could not be decided.
-    `answers` counts where decisions came from: `memory`, `shared` or `policy`.
+    while the engine was down is used and not kept, nor is what an engine decides that may change its mind. `outage` is
+    the decision on what could not be decided. `answers` counts where decisions came from: `memory`, `shared` or
+    `policy`.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Verdicts:
         self._engine = engine
         self._digest = constitution_digest
         self._versions = [engine.name, engine.revision, detector_version]
-        self._cache = cache
+        self._cache = cache if engine.is_pure else None
         self._answers: Counter[str] = Counter() if answers is None else answers
         self._known: OrderedDict[Case, Decision] = OrderedDict()
 
@@ -124,6 +125,8 @@ class Verdicts:
             decided = dict(zip(cases, await self._engine.evaluate(inputs), strict=True))
         except PolicyUnavailableError:
             return {}
+        if not self._engine.is_pure:
+            return decided
         lasting = {case: found for case, found in decided.items() if found.decided_by == self._engine.name}
         self._remember(lasting)
         if self._cache is not None and lasting:

@@ -53,7 +53,9 @@ def as_called(one: PolicyInput, governance_hash: str) -> dict[str, Any]:
 
 
 class AcgsEngine:
-    """Asks an ACGS engine about each sample, beside the policy in process."""
+    """Asks an ACGS engine about each sample, beside the policy in process. What it decides by has no revision here."""
+
+    is_pure = False
 
     def __init__(
         self,
@@ -76,7 +78,8 @@ class AcgsEngine:
         """Return one decision for each input, in order; one that parks where the engine does not answer this input.
 
         Raises:
-            PolicyUnavailableError: the engine answers none, or without saying whether it allows.
+            PolicyUnavailableError: the engine answers none, or without saying, or with a contradiction about whether
+                it allows.
             PolicyError: an input has no decision.
         """
         decisions = await self._local.evaluate(inputs)
@@ -101,9 +104,11 @@ class AcgsEngine:
             raise PolicyUnavailableError("policy engine: expected allow and confidence_score")
         if not 0 <= score <= 1:
             raise PolicyUnavailableError("policy engine: expected a confidence_score from 0 to 1")
+        violations = answer.get("violations")
+        if allow and violations:
+            raise PolicyUnavailableError("policy engine: expected no violations of what it allows")
         if allow:
             return None
-        violations = answer.get("violations")
         texts = (one[:256] for one in violations if isinstance(one, str)) if isinstance(violations, list) else ()
         return tuple(sorted(islice(texts, MOST_REASONS))) or ("policy-engine-denied",)
 

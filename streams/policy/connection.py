@@ -6,6 +6,7 @@ With a deadline, a bound on their number, and a breaker.
 import asyncio
 from collections import Counter, deque
 from collections.abc import Mapping
+from contextlib import suppress
 from ssl import SSLContext, create_default_context
 from time import perf_counter
 from typing import Any
@@ -16,7 +17,7 @@ import orjson
 from ctrainer.agents.compliance.policy import PolicyUnavailableError
 from ctrainer.streams.latency import Latency
 from ctrainer.streams.policy.circuit_breaker import CircuitBreaker
-from ctrainer.streams.policy.http_connection import AnswerTooLongError, HttpConnection
+from ctrainer.streams.policy.http_connection import Answer, AnswerTooLongError, HttpConnection, UnheardError
 
 _IDLE_SECONDS = 60.0
 """A connection that was not used for so long may have been forgotten on its way."""
@@ -110,14 +111,24 @@ class EngineConnection:
 
     async def _exchange(self, path: str, body: bytes) -> Any:
         head = f"POST {self._prefix}{path} HTTP/1.1\r\n{self._headers}content-length: {len(body)}\r\n\r\n"
-        connection = self._kept() or await HttpConnection.open(self._host, self._port, self._tls)
-        answer = await connection.ask(head.encode("ascii") + body)
-        if connection.is_free:
-            self._idle.append((perf_counter(), connection))
+        answer = await self._answer(head.encode("ascii") + body)
         if answer.status != 200:  # noqa: PLR2004 - OK
             error = QuestionRefusedError if answer.status in _REFUSALS else PolicyUnavailableError
             raise self._failure(f"status-{answer.status // 100}xx", error)
         return self._json(answer.body)
+
+    async def _answer(self, request: bytes) -> Answer:
+        """Return the answer on a kept connection, or on a new one where that had been closed by the other side."""
+        if (kept := self._kept()) is not None:
+            with suppress(UnheardError):
+                return await self._on(kept, request)
+        return await self._on(await HttpConnection.open(self._host, self._port, self._tls), request)
+
+    async def _on(self, connection: HttpConnection, request: bytes) -> Answer:
+        answer = await connection.ask(request)
+        if connection.is_free:
+            self._idle.append((perf_counter(), connection))
+        return answer
 
     def _kept(self) -> HttpConnection | None:
         """Return the connection that was used last, if there is one that is open; close those not used for long."""

@@ -20,6 +20,10 @@ class AnswerTooLongError(ConnectionError):
     """The answer does not end in time."""
 
 
+class UnheardError(ConnectionError):
+    """The connection ended before a single byte of an answer."""
+
+
 class Answer(NamedTuple):
     """What came back."""
 
@@ -57,6 +61,7 @@ class HttpConnection(asyncio.Protocol):
 
         Raises:
             AnswerTooLongError: it is longer than any answer of an engine.
+            UnheardError: there is none: perhaps the other side had closed the connection before.
             ConnectionError: the connection ends before the answer, or the answer is no HTTP.
         """
         if self._transport is None or not self.is_free:
@@ -105,7 +110,8 @@ class HttpConnection(asyncio.Protocol):
         """Take the end for that of an answer that says of no other one."""
         if exc is None and self._is_headed and not self._is_sized:
             self.on_message_complete()
-        self._fail(ConnectionError("got the end of the connection before an answer"))
+        error = ConnectionError if self._received else UnheardError
+        self._fail(error("got the end of the connection before an answer"))
 
     def on_message_begin(self) -> None:
         """Let no second answer to one question be read."""

@@ -17,6 +17,7 @@ class LayeredEngine:
     def __init__(self, first: PolicyEngine, second: PolicyEngine, counts: Counter[str] | None = None) -> None:
         self.name = first.name
         self.revision = first.revision
+        self.is_pure = first.is_pure
         self.counts: Counter[str] = Counter() if counts is None else counts
         self._first = first
         self._second = second

@@ -19,12 +19,15 @@ from ctrainer.streams.policy.connection import EngineConnection
 
 PATH = "/v1/data/ctrainer/screening/batch"
 SAMPLES_AT_ONCE = 64
+MOST_BYTES = 1_024
+"""So long may a decision be, and twice as long as the question in addition: it names what was found there."""
 
 
 class OpaEngine:
     """Decides by the policy that an OPA holds, as long as that is the policy of this revision."""
 
     name = "opa"
+    is_pure = True
 
     def __init__(self, connection: EngineConnection, *, revision: str) -> None:
         self.revision = revision
@@ -60,7 +63,11 @@ class OpaEngine:
         return [self._decision(one, entry) for one, entry in zip(inputs, made, strict=True)]
 
     def _decision(self, one: PolicyInput, made: object) -> Decision:
-        result = PolicyResult.from_policy(_text(made))
+        text = _text(made)
+        # Telling each of a million faults would take the event loop seconds.
+        if len(text) > MOST_BYTES and len(text) > MOST_BYTES + 2 * len(orjson.dumps(one)):
+            raise PolicyError(f"policy decision: got {len(text)} bytes, expected a decision")
+        result = PolicyResult.from_policy(text)
         # What names a principle that found nothing would redact nothing, and let the sample pass as redacted.
         if not {finding["principle"] for finding in one["findings"]}.issuperset(result.redact):
             raise PolicyError("policy decision: got a redaction of what was not found, expected found principles")

@@ -6,11 +6,14 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from time import process_time
 
 import orjson
 import pytest
 
+from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.policy import PolicyError, PolicyUnavailableError, RegorusEngine, bundle_of
+from ctrainer.agents.compliance.verdicts import Case
 from ctrainer.streams.policy.acgs import AcgsEngine, as_served
 from ctrainer.streams.policy.circuit_breaker import CircuitBreaker
 from ctrainer.streams.policy.connection import EngineConnection
@@ -232,7 +235,7 @@ REDACTED = {"verdict": "redact", "redact": ["redacting"]}
         ([], {"verdict": "reject", "reasons": ["told"]}, "reject", ()),
         (["redacting"], {"verdict": "revise", "reasons": ["told"]}, "review", ("redacting",)),
         ([], {"verdict": "revise", "reasons": ["told"]}, "review", ()),
-        (["redacting"], {"verdict": "reject", "reasons": ["x" * 1_000_000]}, "reject", ("redacting",)),
+        (["redacting"], {"verdict": "reject", "reasons": ["x" * 900]}, "reject", ("redacting",)),
         (["rejecting", "redacting"], REDACTED, "reject", ("redacting",)),
     ],
 )
@@ -266,6 +269,7 @@ async def test_a_score_that_does_not_fit_its_verdict_is_not_told() -> None:
         b'{"allow": true}',
         b'{"allow": true, "confidence_score": true}',
         b'{"allow": true, "confidence_score": -7}',
+        b'{"allow": true, "confidence_score": 1.0, "violations": ["harm"]}',
         b"[true]",
         b"null",
     ],
@@ -301,6 +305,38 @@ async def test_a_question_that_an_acgs_engine_refuses_parks_that_sample_alone() 
         await connection.close()
     assert [decision.result.verdict for decision in decisions] == ["accept", "park", "review", "reject"]
     assert [decision.decided_by for decision in decisions] == ["acgs+regorus", "none", "acgs+regorus", "regorus"]
+
+
+async def test_an_answer_that_is_longer_than_any_decision_takes_no_time_to_be_none() -> None:
+    reasons = b"1," * 1_000_000
+    made = b'{"verdict": "accept", "score": 1.0, "redact": [], "reasons": [%b1]}' % reasons
+    body = b'{"result": {"revision": "%b", "decisions": [{"sample": 0, "decision": %b}]}}' % (
+        BUNDLE.revision.encode(),
+        made,
+    )
+    started = process_time()
+    error = await failure(always(response(body)))
+    assert process_time() - started < 1.0
+    assert len(str(error)) < 200
+
+
+async def test_an_acgs_engine_that_changes_its_mind_is_heard_at_once() -> None:
+    says = [True, False]
+
+    async def moody(_body: bytes) -> bytes:
+        return response(orjson.dumps({"allow": says.pop(0), "confidence_score": 1.0}))
+
+    async with engine_server(moody) as url:
+        connection = EngineConnection(url, deadline_seconds=5.0, connections=1)
+        engine = AcgsEngine(
+            connection, path="/v1/evaluate", question=as_served, governance_hash="", local=RegorusEngine(BUNDLE)
+        )
+        verdicts = Court(CONSTITUTION).verdicts(engine)
+        case = Case("shop", "desk", "m", ())
+        decided = [(await verdicts.of([case]))[case] for _ in range(2)]
+        await connection.close()
+    assert [decision.result.verdict for decision in decided] == ["accept", "reject"]
+    assert {decision.decided_by for decision in decided} == {"acgs+regorus"}
 
 
 async def test_an_acgs_engine_that_names_violations_without_end_gives_few_and_short_reasons() -> None:

@@ -107,6 +107,44 @@ async def test_what_comes_after_an_answer_is_never_the_answer_to_the_next_questi
         assert await asked(url, 3) == [[1, 1], [2, 1], [3, 1]]
 
 
+async def test_after_an_answer_with_nonsense_behind_it_another_connection_is_used() -> None:
+    def script(connection: int, asked: int, writer: asyncio.StreamWriter) -> None:
+        writer.write(response(b"[%d, %d]" % (connection, asked)) + b"nonsense")
+
+    async with scripted(script) as (url, _):
+        assert await asked(url, 3) == [[1, 1], [2, 1], [3, 1]]
+
+
+async def test_a_connection_that_ends_under_a_question_without_a_word_is_no_failure_of_the_engine() -> None:
+    def script(connection: int, asked: int, writer: asyncio.StreamWriter) -> None:
+        if asked == 2:
+            writer.close()
+        else:
+            told(connection, asked, writer)
+
+    async with scripted(script) as (url, _):
+        engine = EngineConnection(url, deadline_seconds=5.0, connections=1)
+        assert [await engine.ask("/", {}) for _ in range(3)] == [[1, 1], [2, 1], [3, 1]]
+        await engine.close()
+    assert engine.failures == {}
+
+
+async def test_an_engine_that_ends_every_connection_without_a_word_is_asked_twice_at_most() -> None:
+    def script(connection: int, asked: int, writer: asyncio.StreamWriter) -> None:
+        if connection == 1 and asked == 1:
+            told(connection, asked, writer)
+        else:
+            writer.close()
+
+    async with scripted(script) as (url, heads):
+        engine = EngineConnection(url, deadline_seconds=5.0, connections=1)
+        await engine.ask("/", {})
+        with pytest.raises(PolicyUnavailableError, match="connection"):
+            await engine.ask("/", {})
+        await engine.close()
+    assert len(heads) == 3
+
+
 async def test_what_comes_without_a_question_closes_the_connection() -> None:
     later: list[asyncio.StreamWriter] = []
 

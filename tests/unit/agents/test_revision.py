@@ -101,6 +101,8 @@ class Unreachable(Scripted):
 class Away:
     """A policy engine that cannot be asked."""
 
+    is_pure = True
+
     def __init__(self, engine: RegorusEngine) -> None:
         self.name, self.revision = engine.name, engine.revision
 

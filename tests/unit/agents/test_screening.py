@@ -38,6 +38,7 @@ COURT = Court(CONSTITUTION)
 class CountingEngine:
     name = "counting"
     revision = "sha256:policy"
+    is_pure = True
     decided_by = "counting"
 
     def __init__(self) -> None:

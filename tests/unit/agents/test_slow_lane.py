@@ -43,6 +43,8 @@ TO_REVIEW = "Never hire pregnant women for this job. My SSN is 219-09-9999"
 class Policy:
     """The policy of a constitution, which can be out of reach."""
 
+    is_pure = True
+
     def __init__(self, constitution: Constitution = CONSTITUTION) -> None:
         self._engine = RegorusEngine(bundle_of(constitution))
         self.name, self.revision = self._engine.name, self._engine.revision

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,25 @@ async def test_an_application_writes_nothing_to_its_working_directory(app: App, 
     Stage(app, name="passing", handler=Breaking(ValueError()))
     await app.start()
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_batch_that_nobody_waits_for_any_more_holds_up_no_other(app: App) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def slow(batch: RecordBatch) -> Sequence[OutputRecord]:
+        if batch.epoch == 1:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+        return [OUTPUT]
+
+    stage = Stage(app, name="slow", handler=slow)
+    await app.start()
+    async with asyncio.timeout(10):
+        given_up = asyncio.create_task(stage.decide(BATCH))
+        await begun.wait()
+        given_up.cancel()
+        assert await stage.decide(replace(BATCH, epoch=2)) == [OUTPUT]
+        assert ended.is_set()

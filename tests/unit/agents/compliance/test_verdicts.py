@@ -14,6 +14,8 @@ from ctrainer.schemas.identity import canonical_bytes
 class Engine:
     """Decides differently for every input and every revision."""
 
+    is_pure = True
+
     def __init__(self, name: str, revision: str, *, is_down: bool = False, decided_by: str | None = None) -> None:
         self.name = name
         self.revision = revision
