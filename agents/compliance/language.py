@@ -33,7 +33,7 @@ _OTHER_SCRIPT = re.compile(rf"(?![\0-\x7f]){_SCRIPTS}")
 _ANY_OTHER_SCRIPT = re2.compile(_SCRIPTS.encode())
 _LETTER = re.compile(r"[^\W\d_]")
 _LINK = re.compile(r"[a-z]{2,8}://\S+", re.IGNORECASE)
-_EVIDENCE_OF = {"english": -2, "foreign": 2, "ambiguous": 1}
+_EVIDENCE_OF = {"english": -2, "foreign": 2, "unaccented": 2, "ambiguous": 1}
 
 
 def _evidence() -> WeightTable:
