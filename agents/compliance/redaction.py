@@ -29,7 +29,7 @@ from ctrainer.agents.compliance.segments import (
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[-+.\w]+', re.DOTALL)
 _PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]*_[0-9]+>")
 _BETWEEN = re.compile(r"[ ()\-]")
-_NUMBER = re.compile(r"\+?(?:[A-Z]*[0-9]){9,}[A-Z]*")
+_NUMBER = re.compile(r"\+?(?:[A-Z]*[0-9]){8,}[A-Z]*")
 Place = tuple[int, str]
 
 
@@ -44,19 +44,20 @@ class Redacted(Struct, frozen=True):
 class _Placeholders:
     """Numbers the values of each label in the order in which they come: `<EMAIL_1>`, `<EMAIL_2>`.
 
+    A value keeps the placeholder that it had first, also where another rule finds it.
     Placeholders that are `taken`, by an earlier redaction or by whoever logged the sample, stand for something else.
     """
 
     def __init__(self, taken: frozenset[str]) -> None:
         self._taken = taken
-        self._names: dict[tuple[str, str], str] = {}
+        self._names: dict[str, str] = {}
         self._numbers: Counter[str] = Counter()
 
     def of(self, label: str, text: str) -> str:
-        key = (label, _value(text))
-        if key not in self._names:
-            self._names[key] = self._next(label)
-        return self._names[key]
+        value = _value(text)
+        if value not in self._names:
+            self._names[value] = self._next(label)
+        return self._names[value]
 
     def _next(self, label: str) -> str:
         name = ""
@@ -72,9 +73,19 @@ def _value(text: str) -> str:
     >>> _value("+1 (415) 555-2671") == _value("+14155552671"), _value("Ann@x.org") == _value("ann@x.org")
     (True, True)
     """
-    plain, _ = normalized(unescaped(text)[0] if "\\" in text else text)
+    plain, _ = normalized(_without_escapes(text))
     number = _BETWEEN.sub("", plain).upper()
     return number if _NUMBER.fullmatch(number) else " ".join(plain.split()).casefold()
+
+
+def _without_escapes(text: str) -> str:
+    r"""Return a text with its escapes read until none is left: in JSON within JSON each layer doubles them.
+
+    >>> _without_escapes(r"a\\\\/b"), _without_escapes(r"a\/b")
+    ('a/b', 'a/b')
+    """
+    read = unescaped(text)[0] if "\\" in text else text
+    return read if read == text else _without_escapes(read)
 
 
 def redact(messages: Sequence[Turn], tools: Tools, findings: Sequence[Found]) -> Redacted:

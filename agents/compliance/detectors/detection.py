@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
-from itertools import repeat
+from itertools import islice, repeat
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
@@ -16,14 +16,15 @@ from ctrainer.agents.compliance.detectors.findings import Found, Source, sources
 from ctrainer.agents.compliance.detectors.names import HARM_SCORE, UNCOVERED_LANGUAGE
 from ctrainer.agents.compliance.detectors.normalization import is_disguised, original_span
 from ctrainer.agents.compliance.detectors.patterns import Pattern, PatternScanner
-from ctrainer.agents.compliance.detectors.reading import Reading, has_escapes, reading, spelt_out
+from ctrainer.agents.compliance.detectors.reading import Reading, has_escapes, reading, spelt_out, unescaped
+from ctrainer.agents.compliance.detectors.repeated import MOST_VALUES, forms, places
 from ctrainer.agents.compliance.detectors.sayings import sayings
 from ctrainer.agents.compliance.detectors.tools import TOOL_RULES, tool_findings
 from ctrainer.agents.compliance.segments import CONTENT, Segment, segments
 from ctrainer.agents.compliance.spoken import Spoken, portions
-from ctrainer.schemas.constitution import Constitution, Rule
+from ctrainer.schemas.constitution import Action, Constitution, Rule
 
-PATTERNS_VERSION = f"patterns-7+phonenumbers-{version('phonenumbers')}"
+PATTERNS_VERSION = f"patterns-8+phonenumbers-{version('phonenumbers')}"
 """Changes whenever the same rules could find something else in the same text."""
 
 
@@ -112,6 +113,9 @@ class Detectors:
             for (messages, tools), one, candidates in zip(samples, said, hits, strict=True)
         ]
         self._look([text for some in texts if some is not None for text in some])
+        for some in texts:
+            if some and any(text.found for text in some):
+                _look_again(some)
         encoded = [
             _turns(messages, some or ()) if one is None else one.turns
             for (messages, _), one, some in zip(samples, said, texts, strict=True)
@@ -240,6 +244,38 @@ class Detectors:
             source = self._tools.get(name)
             if source is not None:
                 yield Found(source, index, field, start, end, TOOL_RULES[name])
+
+
+def _look_again(texts: Sequence[_Text]) -> None:
+    """Note where what has to be redacted is said again, without anything beside it that would tell what it is."""
+    told: dict[str, Found] = {}
+    for form, found in islice(_told(texts), MOST_VALUES):
+        told.setdefault(form, found)
+    for text in texts if told else ():
+        # What is read in both directions holds everything twice.
+        if OVERRIDE not in text.segment.text:
+            text.found.extend(_said_again(text, told))
+
+
+def _said_again(text: _Text, told: Mapping[str, Found]) -> list[Found]:
+    known = {(found.start, found.end) for found in text.found}
+    index, field = text.segment.message_index, text.segment.field
+    return [
+        replace(found, message_index=index, field=field, start=start, end=end)
+        for form, found in told.items()
+        for start, end in (original_span(text.places, *place) for place in places(text.text, form))
+        if (start, end) not in known
+    ]
+
+
+def _told(texts: Sequence[_Text]) -> Iterator[tuple[str, Found]]:
+    """Yield the forms of the values that have to be redacted, each with a finding of it."""
+    for text in texts:
+        for found in text.found:
+            if found.asks_for(Action.REDACT):
+                value = text.segment.text[found.start : found.end]
+                for form in forms(unescaped(value)[0] if "\\" in value else value):
+                    yield form, found
 
 
 def _turns(messages: Sequence[Turn], texts: Iterable[_Text]) -> list[bytes | None]:
