@@ -85,7 +85,10 @@ def encode_members(
         ],
     )
     if not data.train:
-        raise NothingToLearnError(f"no record has a token to learn within {request.optimizer.max_tokens} tokens")
+        raise NothingToLearnError(
+            f"no record has a token to learn within {request.optimizer.max_tokens} tokens, "
+            "or the chat template of the base model takes none of them"
+        )
     return data
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import torch
@@ -97,7 +98,9 @@ def call_spans(
     try:
         text = chat.rendered(turns, offered)
         places = chat.control.places(text, tokenizer)[:max_tokens]
-        calls_by_turn = list(found(chat, messages, turns, offered, text))
+        end = places[-1][1] if places else 0
+        calls_of_turns = found(chat, messages, turns, offered, text)
+        calls_by_turn = list(takewhile(lambda calls: not calls or calls[0][0] < end, calls_of_turns))
     except UnrenderableError:
         return ()
     spans = ([_tokens_between(places, *place) for place in calls] for calls in calls_by_turn)

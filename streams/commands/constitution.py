@@ -53,7 +53,7 @@ def check(document: Document, *, json: Json = False) -> None:
 def diff(old: Document, new: Document, *, json: Json = False) -> None:
     """Show every place where two documents differ; exit code 1 where they do."""
     settings = Settings.read()
-    found = changes(_read(old, settings), _read(new, settings))
+    found = changes(_named(old, settings), _named(new, settings))
     print_rows("differences", [{"place": place, "old": was, "new": now} for place, was, now in found], as_json=json)
     raise typer.Exit(1 if found else 0)
 
@@ -138,6 +138,14 @@ async def _enact(settings: Settings, constitution: Constitution, key: Path | Non
 def _enactment(constitution: Constitution) -> bytes:
     """Return a document as it has never been sent before: what is sent again is refused, and `x-` keys are no part."""
     return canonical_bytes({**constitution.model_dump(mode="json"), "x-enactment": str(uuid4())})
+
+
+def _named(document: Path, settings: Settings) -> Constitution:
+    """Return one of several documents; its faults name it."""
+    try:
+        return _read(document, settings)
+    except ConstitutionError as error:
+        raise ConstitutionError([f"{document}: {fault}" for fault in error.faults]) from error
 
 
 def _read(document: Path, settings: Settings) -> Constitution:
