@@ -19,10 +19,14 @@ class ReceiptError(ConstitutionalTrainerError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiptVerifier:
-    """Verifies against known keys; `unsafe_unsigned` also takes the word of a receipt that nobody signed."""
+    """Verifies against known keys; `unsafe_unsigned` also takes the word of a receipt that nobody signed.
+
+    Whoever may send commands for a tenant has a key that may act for it: `only` is the id of the one key that counts.
+    """
 
     requesters: Mapping[str, Requester]
     unsafe_unsigned: bool = False
+    only: str | None = None
 
     def read(self, path: Path) -> ReadReceipt:
         """Return the receipt in a file once its signature holds.
@@ -36,6 +40,8 @@ class ReceiptVerifier:
             raise ReceiptError(f"receipt {path}: {error}") from error
         if read.signer is None and not self.unsafe_unsigned:
             raise ReceiptError(f"receipt {path}: it is unsigned; only with --unsafe-unsigned is its word taken")
+        if self.only not in {None, read.signer}:
+            raise ReceiptError(f"receipt {path}: signed by {read.signer or 'nobody'}, expected {self.only}")
         if digest_of_files(read.files) != read.receipt.adapter_digest:
             raise ReceiptError(f"receipt {path}: the digest of its files is not that of its adapter")
         return read

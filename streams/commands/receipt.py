@@ -27,6 +27,9 @@ def verify(
     *,
     adapter: Annotated[Path | None, typer.Option(exists=True, file_okay=False, help="the adapter's folder")] = None,
     keys: Annotated[Path | None, typer.Option(dir_okay=False, help="a keyring; else that of the settings")] = None,
+    signer: Annotated[
+        str | None, typer.Option(help="the one key whose word is taken; else any of the tenant's")
+    ] = None,
     sample: Annotated[str | None, typer.Option(help="a sample id or content digest: was it trained on?")] = None,
     members: Annotated[
         Path | None, typer.Option(dir_okay=False, help="the list of members; else the one beside the receipt")
@@ -36,7 +39,8 @@ def verify(
 ) -> None:
     """Verify a receipt offline: its signature, the adapter's files, and whether a sample was trained on."""
     keyring = keys or Settings.read().requesters
-    verifier = ReceiptVerifier(requesters=read_keyring(keyring) if keyring else {}, unsafe_unsigned=unsafe_unsigned)
+    known = read_keyring(keyring) if keyring else {}
+    verifier = ReceiptVerifier(requesters=known, unsafe_unsigned=unsafe_unsigned, only=signer)
     read = verifier.read(receipt)
     if adapter is not None:
         verify_adapter(read, adapter)

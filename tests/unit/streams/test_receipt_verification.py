@@ -170,11 +170,28 @@ def test_a_key_cannot_vouch_for_a_tenant_that_it_may_not_act_for(make: Callable[
         case.verifier().read(case.receipt)
 
 
+def test_a_requester_of_the_tenant_cannot_vouch_where_one_signer_is_named(make: Callable[..., Case]) -> None:
+    """A key that may send commands for a tenant may sign statements about its adapters, too: with any epsilon."""
+    case = make()
+    path = create_key(folder=case.folder.parent / "keys", keyring=case.keyring, key_id="rita", tenants=("acme",))
+    forged = receipt_of(case.folder).model_copy(update={"steps": 1})
+    key = read_signing_key(path).private_key
+    case.receipt.write_bytes(state_receipt(forged, file_digests(case.folder), key_id="rita", private_key=key).to_json())
+    command = ["receipt", "verify", str(case.receipt), "--keys", str(case.keyring), "--json"]
+    assert json.loads(CliRunner().invoke(app, command).output)["signed_by"] == "rita"
+    refused = CliRunner().invoke(app, [*command, "--signer", "notary"])
+    assert refused.exit_code == 1
+    assert "signed by rita, expected notary" in str(refused.exception)
+
+
 def test_an_unsigned_receipt_is_taken_only_when_that_is_asked_for(make: Callable[..., Case]) -> None:
     case = make(signed=False)
     with pytest.raises(ReceiptError, match="unsigned"):
         case.verifier().read(case.receipt)
     assert case.verifier(unsafe_unsigned=True).read(case.receipt).signer is None
+    named = ReceiptVerifier(requesters={}, unsafe_unsigned=True, only="notary")
+    with pytest.raises(ReceiptError, match="signed by nobody, expected notary"):
+        named.read(case.receipt)
 
 
 def test_files_that_are_not_those_of_the_adapter_digest_are_refused(make: Callable[..., Case]) -> None:
