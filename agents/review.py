@@ -22,6 +22,7 @@ from ctrainer.schemas.constitution import Action
 from ctrainer.schemas.datasets import OffsetRange
 from ctrainer.schemas.envelope import header, require_known_version
 from ctrainer.schemas.errors import ContractError
+from ctrainer.schemas.message import short
 from ctrainer.schemas.review import ReviewDecision, ReviewVerdict
 from ctrainer.schemas.revision import ResumeRevision, RevisionResumed
 from ctrainer.schemas.samples import ParkedSample, SlowLane
@@ -102,7 +103,7 @@ class Review:
         Raises:
             ContractError: it comes from nobody who may act for every tenant, or nothing is halted there.
         """
-        said = ResumeRevision.from_json(record.value)
+        said = ResumeRevision.from_json(short(record.value))
         self._require_signer(record, ANY_TENANT)
         _raise_if(self._desk.constitution_objection(said.constitution))
         key = f"{said.topic}/{said.partition}"
@@ -129,7 +130,7 @@ class Review:
         Raises:
             ContractError: it is none, comes from nobody who may decide, or is about no sample in review.
         """
-        decision = ReviewDecision.from_json(record.value)
+        decision = ReviewDecision.from_json(short(record.value))
         self._require_signer(record, decision.tenant)
         _raise_if(self._desk.constitution_objection(decision.constitution))
         if record.key != decision.sample_id.encode():

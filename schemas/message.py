@@ -1,10 +1,15 @@
 """What all messages have in common: they are frozen, closed, and read and written as JSON bytes."""
 
-from typing import Self
+from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ctrainer.schemas.errors import ContractError
+
+MOST_COMMAND_BYTES: Final = 256 * 1024
+"""What a person or a program asks for is never as long. To tell all faults of longer ones would take seconds."""
+MOST_FAULTS: Final = 20
+"""So many faults are told of a message, and how many more there are."""
 
 
 class Message(BaseModel):
@@ -30,6 +35,19 @@ class Message(BaseModel):
 
 
 def describe_faults(error: ValidationError) -> str:
-    """Return every fault of a validation as `field.path: kind`, without any of the input's text."""
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'message'}: {fault['type']}" for fault in faults)
+    """Return the first faults of a validation as `field.path: kind`, without any of the input's text."""
+    faults = error.errors(include_url=False, include_context=False, include_input=False)[:MOST_FAULTS]
+    told = [f"{'.'.join(map(str, fault['loc'])) or 'message'}: {fault['type']}" for fault in faults]
+    more = error.error_count() - len(faults)
+    return "; ".join([*told, *([f"and {more} more"] if more else [])])
+
+
+def short(value: bytes | None) -> bytes:
+    """Return the bytes of a command, which anybody may have written.
+
+    Raises:
+        ContractError: `record-too-large`: it is longer than any command.
+    """
+    if len(value or b"") > MOST_COMMAND_BYTES:
+        raise ContractError("record-too-large", f"command: expected at most {MOST_COMMAND_BYTES} bytes")
+    return value or b""

@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.datasets import SelectionRules
 from ctrainer.schemas.errors import ContractError
-from ctrainer.schemas.message import Message, describe_faults
+from ctrainer.schemas.message import Message, describe_faults, short
 from ctrainer.schemas.privacy import (
     Adjacency,
     Mechanism,
@@ -179,10 +179,10 @@ def read_command(value: bytes | None) -> TrainingCommand:
     """Read a command from JSON bytes.
 
     Raises:
-        ContractError: `invalid-message`, naming the fields at fault and never their content.
+        ContractError: `record-too-large`, or `invalid-message`, naming the fields at fault and never their content.
     """
     try:
-        return _COMMAND.validate_json(value or b"")
+        return _COMMAND.validate_json(short(value))
     except ValidationError as error:
         raise ContractError("invalid-message", f"training command: {describe_faults(error)}") from error
 

@@ -10,7 +10,7 @@ from ctrainer.agents.world import Topics
 from ctrainer.schemas.compliance import Verdict
 from ctrainer.schemas.envelope import header
 from ctrainer.schemas.message import Message
-from ctrainer.schemas.topics import COMPLIANCE_EVENTS, DEAD_LETTERS, FLYWHEEL_SAMPLES
+from ctrainer.schemas.topics import COMPLIANCE_EVENTS, DEAD_LETTERS, FLYWHEEL_SAMPLES, SAMPLES_SLOW_LANE
 from ctrainer.streams.outcome_table import OutcomeTable, Place
 
 _DEAD = "dead"
@@ -98,7 +98,20 @@ def _judged(record: Record) -> Iterator[tuple[Place, int, str]]:
 
 
 def _died(record: Record) -> Iterator[tuple[Place, int, str]]:
-    """Yield the place of a dead sample; other dead letters have none."""
+    """Yield the place of a dead sample, also of one that was parked before; other dead letters have none."""
+    if header(record.headers, "dlq.src.topic") == SAMPLES_SLOW_LANE:
+        yield from _died_parked(record)
+        return
     partition, offset = (header(record.headers, f"dlq.src.{name}") or "" for name in ("partition", "offset"))
     if header(record.headers, "dlq.src.topic") == FLYWHEEL_SAMPLES and partition.isdecimal() and offset.isdecimal():
         yield (int(partition), int(offset)), 0, _DEAD
+
+
+def _died_parked(record: Record) -> Iterator[tuple[Place, int, str]]:
+    try:
+        sample = orjson.loads(record.value or b"")
+        source = sample["source"]
+        if source["topic"] == FLYWHEEL_SAMPLES:
+            yield (int(source["partition"]), int(source["offset"])), int(sample["attempt"]), _DEAD
+    except (KeyError, TypeError, ValueError):
+        return

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from time import process_time
 from uuid import UUID
 
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from ctrainer.agents.commands import Command, CommandDesk
 from ctrainer.agents.records import Record
 from ctrainer.schemas.constitution_reference import GOVERNANCE_HASH, ConstitutionReference
+from ctrainer.schemas.errors import ContractError
 from ctrainer.schemas.training import TrainAdapter
 
 Submit = Callable[[Command], Record]
@@ -54,3 +56,19 @@ def test_a_changed_command_no_longer_fits_its_signature(desk: CommandDesk, submi
     record = submit(COMMAND)
     changed = (record.value or b"").replace(b'"rank":8', b'"rank":9')
     assert reason(desk, record._replace(value=changed)) == "bad-signature"
+
+
+def test_a_command_of_megabytes_of_faults_is_none(desk: CommandDesk, submit: Submit) -> None:
+    value = b'{"kind": "TrainAdapter", %b}' % b",".join(b'"k%d":0' % number for number in range(1_000_000))
+    started = process_time()
+    with pytest.raises(ContractError, match="at most") as refused:
+        desk.read(submit(COMMAND)._replace(value=value))
+    assert process_time() - started < 1.0
+    assert refused.value.reason == "record-too-large"
+
+
+def test_of_many_faults_the_first_ones_are_told(desk: CommandDesk, submit: Submit) -> None:
+    value = b'{"kind": "TrainAdapter", %b}' % b",".join(b'"k%d":0' % number for number in range(10_000))
+    with pytest.raises(ContractError, match=r"and 9984 more$") as refused:
+        desk.read(submit(COMMAND)._replace(value=value))
+    assert len(str(refused.value)) < 2_000

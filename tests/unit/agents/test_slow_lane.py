@@ -1,5 +1,6 @@
 import json
 from collections.abc import Sequence
+from time import process_time
 from typing import Any
 
 import pytest
@@ -446,6 +447,16 @@ async def test_who_may_decide_later_changes_nothing_about_what_was_decided_and_r
     reviewer = await flow.reviewer()
     flow.desk = known
     assert reviewer._decided[0].before(99) == {flow.decisions()[-1].sample_id}
+
+
+@pytest.mark.parametrize("kind", ["ReviewDecision", "ResumeRevision"])
+async def test_a_decision_of_megabytes_of_faults_stops_nobody(flow: Flow, kind: str) -> None:
+    value = b'{"kind": "%b", %b}' % (kind.encode(), b",".join(b'"k%d":0' % number for number in range(1_000_000)))
+    record = flow.topics.append(OutputRecord("review.decisions", b"k", value, 2))
+    started = process_time()
+    (letter,) = await (await flow.reviewer())(of(record))
+    assert process_time() - started < 1.0
+    assert dict(letter.headers)["dlq.reason"] == b"record-too-large"
 
 
 @pytest.mark.parametrize(

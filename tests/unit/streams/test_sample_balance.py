@@ -5,6 +5,7 @@ import pytest
 from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.loading import default_constitution
 from ctrainer.agents.compliance.policy import RegorusEngine, bundle_of
+from ctrainer.agents.dead_letter import dead_letter
 from ctrainer.agents.force import appoint
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.screening import Screening
@@ -102,6 +103,14 @@ async def test_of_two_attempts_the_later_one_says_where_a_sample_is(topics: InMe
     topics.append(OutputRecord("compliance.events", in_review.key, later, 1))
     found = await balance_of(topics)
     assert (found.accepted, found.in_review, found.balances) == (3, 0, True)
+
+
+async def test_a_parked_sample_that_became_a_dead_letter_is_dead(topics: InMemoryTopics) -> None:
+    await judge(topics, inputs(topics))
+    (parked,) = topics.records["samples.slow-lane", 0]
+    topics.append(dead_letter(parked, stage="rejudging", reason="handler-failed", message="MemoryError"))
+    found = await balance_of(topics)
+    assert (found.in_review, found.dead, found.balances, sum_of(found)) == (0, 2, True, found.received)
 
 
 async def test_a_verdict_that_is_not_known_is_no_outcome(topics: InMemoryTopics) -> None:
