@@ -23,7 +23,9 @@ class PolicyOutageError(ConnectionError):
 async def others_are_answered(judges: Judges) -> bool:
     """Return whether policy and guard model answer now, whatever they say of what nobody ever asked them."""
     guard = judges.court.guard
-    return await judges.verdicts.can_be_asked() and (guard is None or await guard.can_be_asked())
+    if guard is not None and not guard.unsafe_without and not await guard.can_be_asked():
+        return False
+    return await judges.verdicts.can_be_asked()
 
 
 async def decided_alone(judges: Judges, sample: ShapedSample) -> Judged:

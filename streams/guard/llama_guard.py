@@ -17,7 +17,7 @@ from ctrainer.schemas.constitution import Hazard
 from ctrainer.streams.policy.connection import EngineConnection, QuestionRefusedError
 
 PATH = "/v1/chat/completions"
-READING = 1
+READING = 2
 """Changes whenever the same answer could be read otherwise."""
 MOST_TOKENS = 64
 """The longest verdict names fourteen hazards."""
@@ -75,16 +75,16 @@ def read_completion(completion: Any) -> Answer:
 
 def _verdict(said: re.Match[str], choice: Mapping[str, Any]) -> Answer:
     if said["safe"]:
-        return {}
+        return Guarded.UNCLEAR if _probability(choice.get("logprobs"), of="safe", against="unsafe") is None else {}
     codes = [code.strip() for code in said["codes"].split(",")]
-    probability = _probability_of_unsafe(choice.get("logprobs"))
+    probability = _probability(choice.get("logprobs"), of="unsafe", against="safe")
     if probability is None or not _HAZARDS.issuperset(codes):
         return Guarded.UNCLEAR
     return dict.fromkeys(codes, probability)
 
 
-def _probability_of_unsafe(logprobs: Any) -> float | None:
-    """Return the share of `unsafe` among both words at the first token that is one; 1 without log-probabilities.
+def _probability(logprobs: Any, *, of: str, against: str) -> float | None:
+    """Return the share of a word among two at the first token that is one; 1 without log-probabilities.
 
     None where they are not what they should be, or say that the other word was the likelier one: at temperature 0 it
     would have been said.
@@ -99,9 +99,10 @@ def _probability_of_unsafe(logprobs: Any) -> float | None:
         first = dict(_alternatives(next(spoken)))
     except (AttributeError, StopIteration, KeyError, TypeError, ValueError):
         return None
-    unsafe = sum(share for token, share in first.items() if "unsafe".startswith(token.strip()))
-    safe = sum(share for token, share in first.items() if "safe".startswith(token.strip()))
-    return unsafe / (unsafe + safe) if unsafe and unsafe >= safe else None
+    share, other = (
+        sum(part for token, part in first.items() if word.startswith(token.strip())) for word in (of, against)
+    )
+    return share / (share + other) if share and share >= other else None
 
 
 def _alternatives(token: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -47,6 +47,10 @@ def always(answer: bytes) -> Script:
 VERDICTS: dict[str, tuple[bytes, dict[str, float]]] = {
     "safe": (completion("safe"), {}),
     "safe after blank lines": (completion("\n\nsafe"), {}),
+    "safe with its probability": (
+        completion("\n\nsafe", logprobs=logprobs(("\n\n", 0.0), ("safe", -0.4), alternatives=(("unsafe", -1.1),))),
+        {},
+    ),
     "unsafe with a code": (completion("unsafe\nS1"), {"S1": 1.0}),
     "unsafe with codes": (completion("\n\nunsafe\nS1, S9,S14\n"), {"S1": 1.0, "S9": 1.0, "S14": 1.0}),
     "unsafe with its probability": (
@@ -83,6 +87,13 @@ UNCLEAR = {
     "a verdict that its probabilities deny": completion(
         "unsafe\nS1", logprobs=logprobs(("unsafe", -5.0), alternatives=(("safe", -0.1),))
     ),
+    "a harmless verdict that its probabilities deny": completion(
+        "safe", logprobs=logprobs(("safe", -5.0), alternatives=(("unsafe", -0.01),))
+    ),
+    "a harmless verdict with a log-probability that is no number": completion(
+        "safe", logprobs=logprobs(("safe", "NaN"))
+    ),
+    "a harmless verdict with log-probabilities of nothing": completion("safe", logprobs={"content": []}),
     "log-probabilities of another shape": completion("unsafe\nS1", logprobs=[1]),
     "log-probabilities of nothing": completion("unsafe\nS1", logprobs={"content": []}),
     "log-probabilities of other words": completion("unsafe\nS1", logprobs=logprobs(("hello", -0.1))),

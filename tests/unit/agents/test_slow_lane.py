@@ -317,6 +317,17 @@ async def test_a_person_reads_what_a_policy_engine_never_answers(flow: Flow) -> 
     assert last_parked(flow).messages[0].content.endswith("My SSN is <SSN_1>")
 
 
+async def test_a_guard_model_that_may_be_done_without_is_no_reason_to_wait_for_ever(flow: Flow) -> None:
+    model = Mute()
+    model.is_down = True
+    guard = Guard(model, CONSTITUTION, asks="always", is_asked=lambda _: True, unsafe_without=True)
+    flow.force.enact(appoint(Court(CONSTITUTION, guard=guard), Picky()))
+    await flow.screen(TO_REVIEW)
+    while last_parked(flow).waits_for == "policy":
+        await waits_of(flow, Rejudging(judges=flow.judges), flow.waiting()[-1])
+    assert flow.decisions()[-1].reasons == ("discrimination", "policy-never-answered")
+
+
 async def test_a_rejection_is_no_sign_that_the_guard_model_is_back(topics: InMemoryTopics) -> None:
     model = Guarding()
     guard = Guard(model, CONSTITUTION, asks="always", is_asked=lambda _: True)

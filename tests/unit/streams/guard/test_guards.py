@@ -38,7 +38,7 @@ def test_none_is_asked_unless_the_settings_name_one() -> None:
 
 
 def test_the_version_names_model_weights_and_choice() -> None:
-    assert guard(ASK="0.2-0.8").version == "llama-guard@3-r1/0.2-0.8"
+    assert guard(ASK="0.2-0.8").version == "llama-guard@3-r2/0.2-0.8"
 
 
 def test_within_a_band_only_what_the_harm_score_is_unsure_of_is_asked_about() -> None:
