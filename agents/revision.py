@@ -31,6 +31,8 @@ from ctrainer.trainer.revision import Outcome, Reviser, revise
 STAGE = "revision"
 MOST_LOSSES = 3
 """A sample over which the model died so often goes to a person."""
+MOST_ANSWERS = 16
+"""A conversation with more answers to mend is a person's work: it would keep the model from all others for long."""
 NEVER_ANSWERED = "never-answered"
 """What is wrong with a revised sample about which policy or guard model do not answer, though they do about others."""
 
@@ -191,16 +193,24 @@ class Revision:
             # Another constitution is in force by now: its word holds. About what nobody answers is asked elsewhere.
             return list(judges.publication.of(record, examination, decision, origin(sample))), Lately()
         hearing = _Hearing(record=record, sample=sample, judges=judges, examination=examination, decision=decision)
-        work = mendable(examination)
-        if work is None or self._losses.of(record) >= MOST_LOSSES:
+        work = mendable(examination) or []
+        if (hindrance := self._hindrance(record, work)) is not None:
             self._tally.samples["review"] += 1
-            return hearing.to_person(["not-in-an-answer" if work is None else "model-lost"]), Lately()
+            return hearing.to_person([hindrance]), Lately()
         outcomes = await self._outcomes(hearing, work)
         if self._judges() is not judges:
             # Another constitution came into force while the model was at work: its word holds.
             return await self._handle(record, sample)
         outputs = await self._concluded(hearing, work, outcomes)
         return outputs, _seen(work, outcomes)
+
+    def _hindrance(self, record: Record, work: Sequence[Mendable]) -> str | None:
+        """Return why no model is asked about a sample, or None."""
+        if not work:
+            return "not-in-an-answer"
+        if len(work) > MOST_ANSWERS:
+            return "too-many-answers"
+        return "model-lost" if self._losses.of(record) >= MOST_LOSSES else None
 
     async def _outcomes(self, hearing: _Hearing, work: Sequence[Mendable]) -> list[Outcome]:
         async def is_clean(texts: Sequence[tuple[int, str]]) -> list[bool]:

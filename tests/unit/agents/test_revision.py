@@ -14,6 +14,7 @@ from ctrainer.agents.force import Judges, JudgesInForce, appoint
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.review import Review
 from ctrainer.agents.revision import (
+    MOST_ANSWERS,
     MOST_LOSSES,
     ReviserLostError,
     ReviserUnavailableError,
@@ -125,8 +126,10 @@ class Flow:
         judges = appoint(Court(constitution, guard=heard), self.engine)
         self.judges: JudgesInForce = lambda: judges
 
-    async def screen(self, answer: str = RUDE, question: str = "Where is it?", **message: Any) -> None:
-        request: dict[str, Any] = {"messages": [{"role": "user", "content": question}], "model": "m"}
+    async def screen(
+        self, answer: str = RUDE, question: str = "Where is it?", *, before: Sequence[Any] = (), **message: Any
+    ) -> None:
+        request: dict[str, Any] = {"messages": [*before, {"role": "user", "content": question}], "model": "m"}
         if message:
             request["tools"] = [{"type": "function", "function": {"name": "track", "parameters": {"type": "object"}}}]
         said = {"role": "assistant", "content": answer, **message}
@@ -310,6 +313,14 @@ async def test_what_a_user_said_is_never_rewritten(flow: Flow) -> None:
     await flow.screen("I see.", question="Are you a fool?")
     model = await flow.revise()
     assert flow.last().reasons == ("civil", "revision:not-in-an-answer")
+    assert not model.asked
+
+
+async def test_a_conversation_with_many_answers_to_mend_keeps_no_model_from_others(flow: Flow) -> None:
+    turns = [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": RUDE}]
+    await flow.screen(before=turns * MOST_ANSWERS)
+    model = await flow.revise()
+    assert flow.last().reasons == ("civil", "revision:too-many-answers")
     assert not model.asked
 
 
