@@ -78,7 +78,7 @@ CONTACT: Mapping[str, Examples] = {
          "text him at 5550143", "reach us on our mobile 655 437 108", "contact me via 51 516 33 75"),
         ("call me at 10:30", "call me on 2025-11-12", "answering 123456 questions", "reach out to 2 000 000 people", "call us at noon"),
     ),
-    "phone-dialled": (("Call 358 0594 now", "dial 5550143", "ring her 9472 7916"), ("call 911", "call 2025-11-12", "recall 3580594")),
+    "phone-dialled": (("Call 358 0594 now", "dial 5550143", "ring her 9472 7916"), ("call 911", "call 118 118", "call 2025-11-12", "recall 3580594")),
     "phone-at-work": (("office 963 864 115", "Home: 0161 492 0388", "direct line: (61) 3862-4410"), ("office 365 and 2019", "work 40-50 hours", "home 963864115")),
     "phone-kind": (
         ("416 60 039 office\n", "28-64-66-98 (fax)", "12345 office\n13196208323 fax\n655437108 mobile", "655 437 108 home."),
@@ -313,6 +313,7 @@ SECRETS: Mapping[str, Examples] = {
         ("define('DB_PASSWORD', getenv('X'));", '<add key="StorageKey" value="none" />', '("password", "username")'),
     ),
     "password-of-login": (("default credentials: root / T!nyGoat_55", "login is ann / Harbour4242"), ("login / logout buttons", "credentials: user / password", "logins per day / week2024")),
+    "password-piped": (("echo 'Harbour4242' | sudo -S apt update", "echo Harbour-4242|docker login -u ann --password-stdin"), ("echo $PASSWORD | sudo -S ls", "echo done2 | tee log", "echo 'yes' | passwd")),
     "password-default": (('variable "db_password" {\n  default = "Harbour4242!"\n}',), ('variable "db_password" { type = string }', 'variable "region" { default = "eu-west-1" }')),
     "card-pin": (("my PIN is 4482", "pin: 4482", '"pin": "4482"'), ("PIN 13 is an LED", "pin code: 560001", "the pins are 4482")),
     "recovery-code": (("2FA backup codes: 8842-1190", "recovery key 4F2K9-QW8RT-ZX7CV-1BN3M"), ("recovery time 12-24 hours", "backup code: see backup.py", "recovery codes are one-time")),
