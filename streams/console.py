@@ -1,5 +1,6 @@
 """What a person or a pipe sees: tables and bars on a terminal, one JSON value per line for machines."""
 
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
@@ -9,6 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+
+_COMMANDING = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\x8e\x8f\xaa-\xae]|\xe2\x81[\xa6-\xa9]")
+"""In UTF-8: delete, the upper control characters, and marks of direction."""
 
 
 class Reporter:
@@ -47,8 +51,24 @@ class Reporter:
 
 def print_json(value: Any) -> None:
     """Print one JSON value on one line of standard output."""
-    sys.stdout.buffer.write(orjson.dumps(value) + b"\n")
+    print_lines([orjson.dumps(value)])
+
+
+def print_lines(values: Iterable[bytes]) -> None:
+    """Print JSON values as they are, one a line of standard output. None of them can command a terminal."""
+    sys.stdout.buffer.writelines(spelled_out(value) + b"\n" for value in values)
     sys.stdout.buffer.flush()
+
+
+def spelled_out(json: bytes) -> bytes:
+    r"""Return the same JSON value without letters that command a terminal or turn its text around.
+
+    JSON itself writes out only those below a space.
+
+    >>> spelled_out('"\x9b2J \u202e"'.encode())
+    b'"\\u009b2J \\u202e"'
+    """
+    return _COMMANDING.sub(lambda found: b"\\u%04x" % ord(found.group().decode()), json)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -2,14 +2,13 @@
 
 import asyncio
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ctrainer.schemas.topics import FLYWHEEL_SAMPLES, TOPICS
-from ctrainer.streams.console import Reporter, print_json
+from ctrainer.streams.console import Reporter, print_json, print_lines
 from ctrainer.streams.kafka_security import client_security
 from ctrainer.streams.location import locate
 from ctrainer.streams.sample_producer import produce_file
@@ -57,5 +56,4 @@ def tail(
 
 async def _print(topic: str, reader: TopicReader, *, follow: bool) -> None:
     async for record in tail_topic(topic, reader=reader, follow=follow):
-        sys.stdout.buffer.write(as_json(record) + b"\n")
-        sys.stdout.buffer.flush()
+        print_lines([as_json(record)])

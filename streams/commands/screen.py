@@ -20,6 +20,7 @@ from ctrainer.agents.compliance.policy import RegorusEngine, bundle_of
 from ctrainer.agents.compliance.shape import MAX_RECORD_BYTES
 from ctrainer.agents.trial import Text, Trial, record
 from ctrainer.streams.active_constitution import read_constitution
+from ctrainer.streams.console import print_lines
 from ctrainer.streams.guard.guards import connect_guard, guard_model, guard_of
 from ctrainer.streams.policy.connection import EngineConnection
 from ctrainer.streams.settings import Settings
@@ -101,8 +102,7 @@ async def _decisions(trial: Trial, lines: BinaryIO) -> Counter[str]:
         decisions = await trial.of([line for _, line in chunk])
         counts.update(decision["verdict"] for decision in decisions)
         numbered = ({"line": number, **decision} for (number, _), decision in zip(chunk, decisions, strict=True))
-        sys.stdout.buffer.writelines(orjson.dumps(decision, option=orjson.OPT_APPEND_NEWLINE) for decision in numbered)
-        sys.stdout.buffer.flush()
+        print_lines(map(orjson.dumps, numbered))
     return counts
 
 

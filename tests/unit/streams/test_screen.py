@@ -52,6 +52,15 @@ def test_each_decision_names_its_line_so_that_blank_ones_shift_none(tmp_path: Pa
     ]
 
 
+def test_a_text_that_is_shown_is_the_same_and_commands_no_terminal(tmp_path: Path) -> None:
+    text = "a\x9b2Jb \u202ec\u2066d\x7f\x1b[2J é"
+    (tmp_path / "lines").write_text(text)
+    told = CliRunner().invoke(app, ["screen", str(tmp_path / "lines"), "--text", "--json", "--show-text"])
+    assert json.loads(told.stdout)["messages"][0]["content"] == text
+    assert not set("\x9b\u202e\u2066\x7f\x1b") & set(told.stdout)
+    assert "é" in told.stdout
+
+
 def test_records_and_plain_texts_may_stand_beside_each_other(tmp_path: Path) -> None:
     data = json.dumps(RECORD).encode() + b"\r\n\n   \nHello\n" + json.dumps(RECORD).encode()
     assert [one["tenant"] for one in screened(tmp_path, data)] == ["shop", "", "shop"]
