@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -172,14 +172,20 @@ def logged(question: str, number: int) -> bytes:
 
 
 class Lies:
-    """Which lies are left to tell: each is told once, about a number that is its own."""
+    """Which lies are left to tell: one about each number that `each` divides, when it is first spoken of."""
 
     def __init__(self, lies: Sequence[str], *, each: int) -> None:
-        self.untold = {number * each: lie for number, lie in enumerate(lies)}
+        self.untold = deque(lies)
+        self._each = each
+        self._told = set[int]()
 
     def about(self, text: str) -> str | None:
         """Return the lie about the number in a text, or None where the truth is told."""
-        return self.untold.pop(int("".join(filter(str.isdigit, text)) or -1), None)
+        number = int("".join(filter(str.isdigit, text)) or 1)
+        if number % self._each or number in self._told or not self.untold:
+            return None
+        self._told.add(number)
+        return self.untold.popleft()
 
 
 class Engine(Service):
@@ -283,8 +289,12 @@ class Liars(NamedTuple):
 
     @property
     def groups(self) -> int:
-        """How many groups it takes until all has been told: after some lies Redis is left alone for a while."""
+        """About how many groups it takes until all is told: after some lies Redis is left alone for a while."""
         return 2 * len(self.engine.lies.untold) + (60 if self.redis.untold else 5)
+
+    @property
+    def have_told_all(self) -> bool:
+        return not (self.engine.lies.untold or self.guard.lies.untold or self.redis.untold)
 
 
 @asynccontextmanager
@@ -337,22 +347,22 @@ async def due_verdicts(records: Sequence[bytes]) -> list[Verdict]:
 async def test_no_lie_lets_a_sample_pass_or_loses_one_and_all_is_well_when_they_end(
     own_broker: KafkaBroker, tmp_path: Path, contract: str
 ) -> None:
-    liars = Liars.of(contract)
-    groups = liars.groups
-    records = [record for number in range(groups) for record in group(number)]
-    async with worker(own_broker, tmp_path, liars) as world:
+    liars, records, judged = Liars.of(contract), list[bytes](), list[SampleJudged]()
+    async with asyncio.timeout(150), worker(own_broker, tmp_path, liars) as world:
         first = (await world.reader.end_offsets(FLYWHEEL_SAMPLES)).get(0, 0)
-        await world.produce(records)
-        judged = await world.judged(first, len(records))
+        # On a busy machine honest answers may come too late, too.
+        while not (liars.have_told_all and {one.decided_by for one in judged[-BATCH:]} == {liars.engine.name}):
+            count, start = 8 if records else liars.groups, len(records) // BATCH
+            more = [record for number in range(start, start + count) for record in group(number)]
+            await world.produce(more)
+            records += more
+            judged = await world.judged(first, len(records))
         accepted = await world.accepted(first)
         balance = await balance_of(world.reader)
-    assert (liars.engine.lies.untold, liars.guard.lies.untold, list(liars.redis.untold)) == ({}, {}, [])
     due, passed = await due_verdicts(records), [one.verdict in PASSED for one in judged]
-    assert [verdict in PASSED for verdict in due] == [True, True, False, False] * groups
+    assert [verdict in PASSED for verdict in due] == [True, True, False, False] * (len(records) // BATCH)
     assert [number for number, one in enumerate(judged) if passed[number] and one.verdict != due[number]] == []
+    assert [one.verdict for one in judged[-BATCH:]] == due[-BATCH:]
     assert Counter(accepted) == Counter(first + number for number in range(len(records)) if passed[number])
     assert balance.balances
     assert (balance.received, balance.parked, balance.dead) == (first + len(records), 0, 0)
-    assert [(one.verdict, one.decided_by) for one in judged[-BATCH:]] == [
-        (verdict, liars.engine.name) for verdict in due[-BATCH:]
-    ]
