@@ -18,7 +18,7 @@ from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.revision_halts import Halted, halts
 from ctrainer.agents.revision_tally import RevisionTally
 from ctrainer.agents.trial import spoken
-from ctrainer.agents.unanswered import Judged, decided_alone
+from ctrainer.agents.unanswered import Judged, PolicyOutageError, decided_alone, others_are_answered
 from ctrainer.agents.world import Topics
 from ctrainer.schemas.compliance import Verdict
 from ctrainer.schemas.revision import CollapseMeasure, RevisionHalted
@@ -197,6 +197,8 @@ class Revision:
         if (hindrance := self._hindrance(record, work)) is not None:
             self._tally.samples["review"] += 1
             return hearing.to_person([hindrance]), Lately()
+        if not await others_are_answered(judges):
+            raise PolicyOutageError("nobody could judge what is rewritten: waiting")
         outcomes = await self._outcomes(hearing, work)
         if self._judges() is not judges:
             # Another constitution came into force while the model was at work: its word holds.

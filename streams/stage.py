@@ -58,9 +58,9 @@ class Stage:
         """Answer a delivery. Nothing is raised here: Faust would acknowledge the batch and go on."""
         if delivery.outputs.cancelled():
             return
-        handling = asyncio.ensure_future(self._handler(delivery.batch))
-        delivery.outputs.add_done_callback(lambda _: handling.cancel())
         try:
+            handling = asyncio.ensure_future(self._handler(delivery.batch))
+            delivery.outputs.add_done_callback(lambda _: handling.cancel())
             outputs = await handling
         except (KafkaError, OSError) as error:
             _fail(delivery, WorldFailedError(type(error).__name__), error)

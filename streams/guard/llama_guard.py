@@ -21,6 +21,8 @@ READING = 2
 """Changes whenever the same answer could be read otherwise."""
 MOST_TOKENS = 64
 """The longest verdict names fourteen hazards."""
+HARMLESS = Question(None, "Hello")
+"""Whatever gives no verdict on this is no guard model, or none any more."""
 ALTERNATIVES = 5
 """So many likeliest first tokens are asked for, so that the probability of `unsafe` is among them."""
 
@@ -37,8 +39,15 @@ class LlamaGuard:
         self._model = model
 
     async def answers(self, questions: Sequence[Question]) -> list[Answer]:
-        """Return an answer for each question, in order: `unavailable` where none came, `unclear` where it is none."""
-        return list(await asyncio.gather(*map(self._answer, questions)))
+        """Return an answer for each question, in order: `unavailable` where none came, `unclear` where it is none.
+
+        Where nothing clear is said of a greeting, either, all that is unclear is unavailable: another model is served,
+        say, and people would get all there is to read.
+        """
+        answers = list(await asyncio.gather(*map(self._answer, questions)))
+        if Guarded.UNCLEAR not in answers or not isinstance(await self._answer(HARMLESS), Guarded):
+            return answers
+        return [Guarded.UNAVAILABLE if answer is Guarded.UNCLEAR else answer for answer in answers]
 
     async def _answer(self, question: Question) -> Answer:
         try:

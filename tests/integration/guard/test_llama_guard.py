@@ -16,7 +16,7 @@ from ctrainer.agents.compliance.loading import default_constitution
 from ctrainer.agents.compliance.policy import RegorusEngine, bundle_of
 from ctrainer.agents.trial import spoken
 from ctrainer.schemas.compliance import Guarded, Verdict
-from ctrainer.streams.guard.llama_guard import LlamaGuard
+from ctrainer.streams.guard.llama_guard import HARMLESS, LlamaGuard
 from ctrainer.streams.policy.circuit_breaker import CircuitBreaker
 from ctrainer.streams.policy.connection import EngineConnection
 from tests.integration.policy.engine_server import engine_server, response
@@ -40,6 +40,15 @@ def logprobs(*tokens: tuple[str, Any], alternatives: tuple[tuple[Any, Any], ...]
 def always(answer: bytes) -> Script:
     async def answered(_body: bytes) -> bytes:
         return answer
+
+    return answered
+
+
+def of_all_but_greetings(answer: bytes) -> Script:
+    """Give the same answer about everything but what shows that there is a guard model."""
+
+    async def answered(body: bytes) -> bytes:
+        return completion("safe") if orjson.dumps(HARMLESS.text) in body else answer
 
     return answered
 
@@ -146,7 +155,15 @@ async def test_a_verdict_is_read_with_its_codes_and_its_probability(kind: str, s
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("said", UNCLEAR)
 async def test_an_answer_that_is_no_verdict_is_unclear(kind: str, said: str) -> None:
-    assert await answer_of(kind, always(UNCLEAR[said])) is Guarded.UNCLEAR
+    assert await answer_of(kind, of_all_but_greetings(UNCLEAR[said])) is Guarded.UNCLEAR
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("said", UNCLEAR)
+async def test_who_says_nothing_clear_of_a_greeting_is_no_guard_model_and_leaves_nothing_to_people(
+    kind: str, said: str
+) -> None:
+    assert await answer_of(kind, always(UNCLEAR[said])) is Guarded.UNAVAILABLE
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -207,7 +224,7 @@ async def test_a_prompt_is_asked_about_as_the_users_and_an_answer_as_the_assista
 
 
 async def test_a_verdict_is_asked_for_once_and_anything_else_again() -> None:
-    answers = [UNAVAILABLE["500"], UNCLEAR["garbage"], completion("unsafe\nS1")]
+    answers = [UNAVAILABLE["500"], UNCLEAR["garbage"], completion("safe"), completion("unsafe\nS1")]
     calls = [0]
 
     async def counted(_body: bytes) -> bytes:
@@ -217,12 +234,12 @@ async def test_a_verdict_is_asked_for_once_and_anything_else_again() -> None:
     async with guard_model("remembering", counted) as model:
         said = [(await model.answers([PROMPT, PROMPT]))[0] for _ in range(5)]
     assert said == [Guarded.UNAVAILABLE, Guarded.UNCLEAR, {"S1": 1.0}, {"S1": 1.0}, {"S1": 1.0}]
-    assert calls[0] == 3
+    assert calls[0] == 4
 
 
 @pytest.mark.parametrize("said", [*UNCLEAR, *UNAVAILABLE])
 async def test_no_answer_but_a_verdict_lets_a_sample_pass(said: str) -> None:
-    async with guard_model("remembering", always((UNCLEAR | UNAVAILABLE)[said])) as model:
+    async with guard_model("remembering", of_all_but_greetings((UNCLEAR | UNAVAILABLE)[said])) as model:
         guard = Guard(model, CONSTITUTION, asks="always", is_asked=lambda _: True)
         court = Court(CONSTITUTION, guard=guard)
         verdicts = court.verdicts(RegorusEngine(bundle_of(CONSTITUTION)))

@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ctrainer.agents.commands import CommandDesk
 from ctrainer.agents.compliance.guard import Answer, Guard, GuardModel, Question
+from ctrainer.agents.compliance.guard_memory import RememberingGuard
 from ctrainer.agents.compliance.judgement import Court
 from ctrainer.agents.compliance.loading import load_constitution
 from ctrainer.agents.compliance.policy import Decision, PolicyInput, PolicyUnavailableError, RegorusEngine, bundle_of
@@ -462,6 +463,18 @@ async def test_a_revision_that_a_guard_model_never_answers_goes_to_a_person_and_
     assert (flow.last().verdict, flow.last().reasons) == ("review", ("civil", "revision:never-answered"))
     assert (flow.parked()[-1].waits_for, flow.accepted()) == ("review", [])
     assert (flow.tally.samples, flow.tally.faults["never-answered"]) == ({"review": 1}, 1)
+
+
+async def test_no_model_rewrites_while_nobody_could_judge_what_it_writes(flow: Flow) -> None:
+    await flow.screen()
+    model = Mute("nothing")
+    flow.enact(DOCUMENT, guard=RememberingGuard(model))
+    with pytest.raises(ReviserUnavailableError):
+        await flow.stage(Unreachable(error=ReviserUnavailableError, times=1))(of(*flow.waiting()))
+    model.is_down, idle = True, Scripted([CIVIL])
+    with pytest.raises(PolicyOutageError):
+        await flow.stage(idle)(of(*flow.waiting()))
+    assert not idle.asked
 
 
 async def test_a_sample_to_revise_that_a_guard_model_never_answers_waits_where_attempts_are_counted(flow: Flow) -> None:
