@@ -16,22 +16,23 @@ from ctrainer.agents.compliance.detectors.findings import Found, Source, sources
 from ctrainer.agents.compliance.detectors.names import HARM_SCORE, UNCOVERED_LANGUAGE
 from ctrainer.agents.compliance.detectors.normalization import is_disguised, original_span
 from ctrainer.agents.compliance.detectors.patterns import Pattern, PatternScanner
-from ctrainer.agents.compliance.detectors.reading import Reading, has_escapes, reading, spelt_out, unescaped
+from ctrainer.agents.compliance.detectors.reading import Reading, has_escapes, reading, spelt_out, through, unescaped
 from ctrainer.agents.compliance.detectors.repeated import MOST_VALUES, forms, places
 from ctrainer.agents.compliance.detectors.sayings import sayings
+from ctrainer.agents.compliance.detectors.tables import TABLE, tabled
 from ctrainer.agents.compliance.detectors.tools import TOOL_RULES, tool_findings
 from ctrainer.agents.compliance.segments import CONTENT, Segment, segments
 from ctrainer.agents.compliance.spoken import Spoken, portions
 from ctrainer.schemas.constitution import Action, Constitution, Rule
 
-PATTERNS_VERSION = f"patterns-8+phonenumbers-{version('phonenumbers')}"
+PATTERNS_VERSION = f"patterns-9+phonenumbers-{version('phonenumbers')}"
 """Changes whenever the same rules could find something else in the same text."""
 
 
 def patterns_of(constitution: Constitution) -> list[Pattern]:
-    """Return what is scanned for: the pattern of each rule that has one, and last what may be encoded text."""
+    """Return what is scanned for: the pattern of each rule that has one, and last what may be encoded or a table."""
     patterned = [source.rule for source in sources_of(constitution) if source.rule.pattern is not None]
-    return [*map(_pattern, patterned), Pattern(text=TRIGGER)]
+    return [*map(_pattern, patterned), Pattern(text=TRIGGER), Pattern(text=TABLE, ignore_case=True)]
 
 
 _NOTHING: Mapping[str, float] = MappingProxyType({})
@@ -86,7 +87,8 @@ class Detectors:
         sources = tuple(sources_of(constitution))
         self._patterned = tuple(source for source in sources if source.rule.pattern is not None)
         self._scanner = PatternScanner(patterns_of(constitution))
-        self._encoded = len(self._patterned)
+        self._encoded, self._table = len(self._patterned), len(self._patterned) + 1
+        self._other = {self._encoded: self._decoded, self._table: self._tabled}
         self._scored = {str(source.principle.hazard): source for source in sources if _is(source, HARM_SCORE)}
         self._language = next((source for source in sources if _is(source, UNCOVERED_LANGUAGE)), None)
         self._tools = {source.rule.detector: source for source in sources if source.rule.detector in TOOL_RULES}
@@ -202,7 +204,8 @@ class Detectors:
                 looked_at.setdefault(number, []).append(text)
         for number, some in looked_at.items():
             for text in some:
-                text.found.extend(self._decoded(text) if number == self._encoded else self._spans(number, text))
+                look = self._other.get(number)
+                text.found.extend(look(text) if look else self._spans(number, text))
 
     def _spans(self, number: int, text: _Text) -> Iterator[Found]:
         source, segment = self._patterned[number], text.segment
@@ -217,8 +220,17 @@ class Detectors:
             first, last = original_span(text.places, start, end)
             data = decoded.encode()
             inner = replace(text, text=decoded, places=None, data=data)
-            for number in self._scanner.candidates(data) - {self._encoded}:
+            for number in self._scanner.candidates(data) - self._other.keys():
                 yield from (replace(found, start=first, end=last) for found in self._spans(number, inner))
+
+    def _tabled(self, text: _Text) -> Iterator[Found]:
+        """Yield what is found in the cells of tables once the name of its column stands before each."""
+        table = tabled(text.text)
+        if table is not None:
+            data = table.text.encode()
+            inner = replace(text, text=table.text, places=through(text.places, table.places or ()), data=data)
+            for number in self._scanner.candidates(data) - self._other.keys():
+                yield from self._spans(number, inner)
 
     def _joined(
         self,

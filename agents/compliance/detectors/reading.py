@@ -39,7 +39,7 @@ def reading(text: str) -> Reading:
     """
     plain, places = _spelt_out(text)
     seen, back = both_ways(plain)
-    return Reading(seen, places if back is None else _through(places, back))
+    return Reading(seen, places if back is None else through(places, back))
 
 
 def spelt_out(text: str) -> str:
@@ -56,7 +56,7 @@ def _spelt_out(text: str) -> tuple[str, Sequence[int] | None]:
     plain, places = unescaped(text) if _is_json_like(text) else (text, None)
     if _has_references(plain):
         plain, inner = _layer(plain, _REFERENCE, _referred)
-        places = _through(places, inner)
+        places = through(places, inner)
     return plain, places
 
 
@@ -68,7 +68,7 @@ def _has_references(text: str) -> bool:
     return "&#" in text or "&commat;" in text
 
 
-def _through(outer: Sequence[int] | None, inner: Sequence[int]) -> list[int]:
+def through(outer: Sequence[int] | None, inner: Sequence[int]) -> list[int]:
     """Return the places in the original of places in what was read of it."""
     return list(inner) if outer is None else [outer[place] for place in inner]
 
@@ -79,7 +79,7 @@ def unescaped(text: str) -> tuple[str, list[int]]:
     for _ in range(MOST_LAYERS):
         is_nested = _ESCAPED_QUOTE in text
         text, inner = _layer(text, _ESCAPE, _escaped)
-        places = _through(places, inner)
+        places = through(places, inner)
         if not is_nested or "\\" not in text:
             break
     return text, places
