@@ -5,8 +5,10 @@ score's. What it leaves open is never a permission: a sample that it could not b
 answered about without a verdict goes to a person.
 """
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Final, NamedTuple, Protocol, TypeAlias
 from uuid import uuid4
 
@@ -26,6 +28,8 @@ OVERLAP_CHARACTERS: Final = 400
 PROMPT_CHARACTERS: Final = 2_000
 """So much of a prompt, its end, is told with the answer to it."""
 
+AT_ONCE: Final = 1_024
+"""So many questions are asked at a time: a batch of tiny turns has hundreds of thousands."""
 _GRAVITY = (Guarded.UNAVAILABLE, Guarded.UNCLEAR, Guarded.ASKED)
 
 
@@ -111,10 +115,24 @@ class Guard:
 
     async def hear(self, samples: Sequence[Seen]) -> list[Heard]:
         """Return what is found in each of several samples after the model was asked. Equal questions are asked once."""
-        asked = [list(self._questions(messages)) for messages, _ in samples]
-        distinct = list(dict.fromkeys(question for turns in asked for turn in turns for question in turn.pieces))
-        answers = dict(zip(distinct, await self._model.answers(distinct), strict=True)) if distinct else {}
-        return [self._heard(seen, turns, answers) for seen, turns in zip(samples, asked, strict=True)]
+        asked: list[list[_Asked]] = []
+        for messages, _ in samples:
+            asked.append(list(self._questions(messages)))
+            await asyncio.sleep(0)
+        answers = await self._answers(dict.fromkeys(one for turns in asked for turn in turns for one in turn.pieces))
+        heard: list[Heard] = []
+        for seen, turns in zip(samples, asked, strict=True):
+            heard.append(self._heard(seen, turns, answers))
+            await asyncio.sleep(0)
+        return heard
+
+    async def _answers(self, distinct: Iterable[Question]) -> dict[Question, Answer]:
+        """Return the answer to each question. The event loop gets its turns, also where all is remembered."""
+        left, answers = iter(distinct), dict[Question, Answer]()
+        while part := list(islice(left, AT_ONCE)):
+            answers |= zip(part, await self._model.answers(part), strict=True)
+            await asyncio.sleep(0)
+        return answers
 
     async def can_be_asked(self) -> bool:
         """Return whether the model answers now, about a text that it never saw: nothing remembered answers for it."""

@@ -1,3 +1,4 @@
+import asyncio
 import doctest
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from ctrainer.agents.compliance import guard as guard_module
-from ctrainer.agents.compliance.guard import PIECE_CHARACTERS, Answer, Guard, IsAsked, Question, pieces
+from ctrainer.agents.compliance.guard import AT_ONCE, PIECE_CHARACTERS, Answer, Guard, IsAsked, Question, Seen, pieces
 from ctrainer.agents.compliance.guard_memory import RememberingGuard
 from ctrainer.agents.compliance.judgement import Court, Examination, judged_json
 from ctrainer.agents.compliance.loading import default_constitution
@@ -226,6 +227,38 @@ async def test_equal_questions_of_a_batch_are_asked_once() -> None:
     model = Model()
     await decided(court_with(model), *[spoken(HARMLESS, "user")] * 20)
     assert model.asked == [Question(None, HARMLESS)]
+
+
+class Busy:
+    """Notes how many questions come at a time; it answers at once, as a memory does."""
+
+    version = "busy@1"
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+
+    async def answers(self, questions: Sequence[Question]) -> list[Answer]:
+        self.counts.append(len(questions))
+        return [{} for _ in questions]
+
+
+async def test_a_batch_of_very_many_turns_leaves_the_event_loop_its_turns_and_is_asked_about_in_parts() -> None:
+    """Else a worker is silent until its group gives it up, and the batch comes again for ever."""
+    model, beats = Busy(), [0]
+    guard = Guard(RememberingGuard(model), CONSTITUTION, asks="always", is_asked=lambda _: True)
+    turns = [[spoken(f"a{part} {number}", "user").messages[0] for number in range(1_000)] for part in range(20)]
+
+    async def heart() -> None:
+        while True:
+            beats[0] += 1
+            await asyncio.sleep(0)
+
+    beating = asyncio.create_task(heart())
+    heard = await guard.hear([Seen(one, []) for one in turns])
+    beating.cancel()
+    assert {one.guarded for one in heard} == {Guarded.ASKED}
+    assert (sum(model.counts), max(model.counts)) == (20_000, AT_ONCE)
+    assert beats[0] >= 20 + 20_000 // AT_ONCE + 20
 
 
 async def test_the_version_of_model_and_choice_is_part_of_every_decision() -> None:
