@@ -12,6 +12,7 @@ from ctrainer.agents.events import event_record, read_event
 from ctrainer.agents.records import OutputRecord, Record, RecordBatch
 from ctrainer.agents.world import Topics
 from ctrainer.schemas.constitution import Constitution, ConstitutionUpdated, UpdateOutcome
+from ctrainer.schemas.constitution_reference import ConstitutionReference
 from ctrainer.schemas.envelope import event_type
 from ctrainer.schemas.identity import source_reference
 from ctrainer.schemas.signature import ANY_TENANT
@@ -70,6 +71,15 @@ async def enacted_documents(topics: Topics) -> list[Record]:
         async for record in topics.read_topic(CONSTITUTION_UPDATES)
         if outcomes.get(_place(record)) is UpdateOutcome.ENACTED
     ]
+
+
+async def enacted_last(topics: Topics) -> ConstitutionReference | None:
+    """Return the reference of the document that was enacted last, None before the first; no document is read."""
+    last = None
+    async for event in topics.read_topic(CONSTITUTION_EVENTS):
+        if is_outcome(event):
+            last = read_event(event.value, ConstitutionUpdated).constitution or last
+    return last
 
 
 class Constitutions:

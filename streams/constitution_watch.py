@@ -8,7 +8,7 @@ from typing import Any
 from aiokafka.errors import KafkaError
 
 from ctrainer.agents.compliance.loading import ConstitutionError
-from ctrainer.agents.constitutions import ConstitutionDesk, enacted_documents, is_outcome
+from ctrainer.agents.constitutions import ConstitutionDesk, enacted_documents, enacted_last, is_outcome
 from ctrainer.agents.force import Force, Judges
 from ctrainer.agents.records import Record
 from ctrainer.agents.world import Topics
@@ -51,6 +51,8 @@ class ConstitutionWatch:
         self._appoint = appoint
         self._patience_seconds = patience_seconds
         self._is_told = False
+        self._one_at_a_time = asyncio.Lock()
+        self._asked = self._answered = 0
 
     def follower(self, *, bootstrap_servers: str, security: Mapping[str, Any]) -> TopicFollower:
         """Return the service that watches."""
@@ -76,8 +78,33 @@ class ConstitutionWatch:
         """
         if not self._is_told:
             return
+        async with self._one_at_a_time:
+            await self._put_latest_into_force()
+            self._is_told = False
+
+    async def taken_over(self, _partition: int, _committed_offset: int) -> None:
+        """Put the last document into force that was enacted before this call: the owner before may have gone by it.
+
+        So no partition returns to an older document because it comes to a worker that was not told yet.
+
+        Raises:
+            KafkaError: the topics cannot be read now.
+            WrongConstitutionError: this version cannot carry it out.
+        """
+        self._asked += 1
+        mine = self._asked
+        async with self._one_at_a_time:
+            if self._answered >= mine or self._desk.pinned_digest is not None:
+                return
+            # All who have asked by now are answered at once: a worker takes over many partitions together.
+            upto = self._asked
+            last = await enacted_last(self._topics)
+            if last is not None and last.digest != self._force.reference().digest:
+                await self._put_latest_into_force()
+            self._answered = upto
+
+    async def _put_latest_into_force(self) -> None:
         latest = await self._latest()
-        self._is_told = False
         if latest is None or latest.digest == self._force.reference().digest:
             return
         self._force.enact(self._appoint(latest))

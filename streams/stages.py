@@ -28,6 +28,7 @@ from ctrainer.schemas.topics import (
     SAMPLES_SLOW_LANE,
     TRAINING_REQUESTS,
 )
+from ctrainer.streams.constitution_watch import ConstitutionWatch
 from ctrainer.streams.partition_owner import Restore
 from ctrainer.streams.roles import Role
 from ctrainer.trainer.models import knows_model
@@ -55,6 +56,7 @@ class Parts:
     topics: Topics
     desk: CommandDesk
     constitutions: ConstitutionDesk
+    watch: ConstitutionWatch
     unsafe_allow_seeded_noise: bool
     unsafe_allow_non_private: bool
     reviser: Reviser
@@ -78,12 +80,14 @@ def plan_stages(roles: frozenset[Role], parts: Parts) -> list[StagePlan]:
 
 
 def _screening(parts: Parts) -> Iterator[StagePlan]:
-    yield StagePlan(name="screening", topic=FLYWHEEL_SAMPLES, handler=Screening(judges=parts.force.judges))
+    handler = Screening(judges=parts.force.judges)
+    yield StagePlan(name="screening", topic=FLYWHEEL_SAMPLES, handler=handler, restore=parts.watch.taken_over)
 
 
 def _slow_lane(parts: Parts) -> Iterator[StagePlan]:
     rejudging = Rejudging(judges=parts.force.judges, tally=parts.tally)
-    yield StagePlan(name="rejudging", topic=SAMPLES_SLOW_LANE, handler=rejudging)
+    restore = parts.watch.taken_over
+    yield StagePlan(name="rejudging", topic=SAMPLES_SLOW_LANE, handler=rejudging, restore=restore)
     review = Review(desk=parts.desk, topics=parts.topics, judges=parts.force.judges, home=parts.home)
     yield StagePlan(name="review", topic=REVIEW_DECISIONS, handler=review, restore=review.restore)
 

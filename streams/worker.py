@@ -89,9 +89,6 @@ async def serve(settings: Settings, roles: frozenset[Role], *, probe: Probe | No
         reviser = _reviser(settings)
         parts = await _parts(settings, location, constitution, appoint_judges, reviser, tally=tally)
         RevisionMetrics.register(registry, parts.revision, reviser)
-        watch = ConstitutionWatch(
-            topics=parts.topics, desk=parts.constitutions, force=parts.force, appoint=appoint_judges
-        )
         app = create_application(settings.application)
         metrics = StreamMetrics.register(registry)
         sources = [
@@ -111,7 +108,9 @@ async def serve(settings: Settings, roles: frozenset[Role], *, probe: Probe | No
             registry=registry,
             facts=partial(_facts, settings, roles, parts),
         )
-        follower = watch.follower(bootstrap_servers=location.bootstrap_servers, security=client_security(settings))
+        follower = parts.watch.follower(
+            bootstrap_servers=location.bootstrap_servers, security=client_security(settings)
+        )
         search_seldom()
         await _run([reviser, app, follower, *sources, *([pages] if settings.web_port else [])], asked_to_end)
 
@@ -192,6 +191,7 @@ async def _parts(
         topics=topics,
         desk=desk,
         constitutions=constitutions,
+        watch=ConstitutionWatch(topics=topics, desk=constitutions, force=force, appoint=appoint_judges),
         unsafe_allow_seeded_noise=settings.unsafe_allow_seeded_noise,
         unsafe_allow_non_private=settings.unsafe_allow_non_private,
         reviser=reviser,

@@ -149,6 +149,45 @@ async def test_a_document_comes_into_force_once_it_can_be_read() -> None:
     assert force.reference() != FIRST.reference()
 
 
+async def test_a_partition_that_is_taken_over_returns_to_no_older_document(topics: InMemoryTopics) -> None:
+    """The worker before may have gone by a document of which this one was not told yet."""
+    force = Force(judges(FIRST))
+    watch = ConstitutionWatch(topics=topics, desk=UNSIGNED, force=force, appoint=judges)
+    await watch.taken_over(0, 0)
+    assert force.reference() == FIRST.reference()
+    await decide(topics, put(topics, "2"), UNSIGNED)
+    await decide(topics, put(topics, "3", refused=True), UNSIGNED)
+    await watch.taken_over(0, 0)
+    assert force.judges().court.reference == (await latest_constitution(topics, UNSIGNED, FIRST)).reference()
+    assert force.reference() != FIRST.reference()
+
+
+async def test_many_partitions_that_are_taken_over_together_read_the_topic_twice_at_most() -> None:
+    class Counted(InMemoryTopics):
+        reads = 0
+
+        async def read_topic(self, topic: str, partition: int | None = None) -> AsyncIterator[Record]:
+            self.reads += 1
+            await asyncio.sleep(0)
+            async for record in super().read_topic(topic, partition):
+                yield record
+
+    counted = Counted()
+    watch = ConstitutionWatch(topics=counted, desk=UNSIGNED, force=Force(judges(FIRST)), appoint=judges)
+    await asyncio.gather(*(watch.taken_over(partition, 0) for partition in range(24)))
+    assert counted.reads <= 2
+    before = counted.reads
+    await watch.taken_over(0, 0)
+    assert counted.reads == before + 1
+
+
+async def test_a_pinned_worker_asks_nobody_when_it_takes_over() -> None:
+    pinned = ConstitutionDesk(desk=COMMANDS, governance_hash=GOVERNANCE_HASH, pinned_digest=FIRST.digest)
+    topics = Returning()
+    await ConstitutionWatch(topics=topics, desk=pinned, force=Force(judges(FIRST)), appoint=judges).taken_over(0, 0)
+    assert topics.failures == Returning.failures
+
+
 async def test_a_worker_starts_with_the_last_document_or_with_its_own_where_none_counts(
     desk: CountingDesk, topics: InMemoryTopics
 ) -> None:
