@@ -1,9 +1,10 @@
-"""Text that hides behind base64, hexadecimal, escapes or percent signs, decoded so that rules can read it.
+"""Text that hides behind base64, base32, hexadecimal, escapes or percent signs, decoded so that rules can read it.
 
 What does not decode to text that can be read (hashes, images, identifiers) gives nothing. The work is linear in the
 length of the text: a run is decoded in full only when its middle is readable.
 """
 
+import base64
 import binascii
 import re
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import re2
 
 TRIGGER = (
     r"[A-Za-z0-9+/_\-]{24}|%40|(?:%[0-9A-Fa-f]{2}[A-Za-z0-9_.~+\-]{0,8}){3}"
-    r"|\\(?:x|u00)[0-9A-Fa-f]{2}\\(?:x|u00)[0-9A-Fa-f]{2}\\"
+    r"|\\(?:x|u00)[0-9A-Fa-f]{2}\\(?:x|u00)[0-9A-Fa-f]{2}\\|(?:[2-7][0-9A-Fa-f][ :]){9}"
 )
 """Where this pattern (RE2 and Hyperscan) does not hit, `decoded_views` yields nothing."""
 
@@ -25,14 +26,15 @@ MAXIMUM_CHARACTERS = 1 << 20
 
 _RUNS = (
     r"(?:[A-Za-z0-9+/]{60,76}\r?\n)+[A-Za-z0-9+/]{1,76}={0,2}"
-    r"|(?:\\x[0-9A-Fa-f]{2}){6,}|(?:\\u00[0-9A-Fa-f]{2}){6,}"
-    r"|[A-Za-z0-9+/_%.~\-]{24,}={0,2}|[A-Za-z0-9+/_.~\-]*%[A-Za-z0-9+/_%.~\-]*={0,2}"
+    r"|(?:\\x[0-9A-Fa-f]{2}){6,}|(?:\\u00[0-9A-Fa-f]{2}){6,}|\b(?:[0-9A-Fa-f]{2}[ :]){9,}[0-9A-Fa-f]{2}\b"
+    r"|[A-Za-z0-9+/_%.~\-]{24,}={0,6}|[A-Za-z0-9+/_.~\-]*%[A-Za-z0-9+/_%.~\-]*={0,2}"
 )
-"""What may be encoded: lines of base64, escapes, a word that is long or has percent signs."""
+"""What may be encoded: lines of base64, escapes, pairs of digits, a word that is long or has percent signs."""
 _IN_TEXT, _IN_ASCII = re2.compile(_RUNS), re2.compile(_RUNS.encode())
 """RE2 passes over ordinary words ten times as fast as `re`, and gives the places in ASCII at once."""
 _SHORTEST = 6
 """Characters of a word that is worth decoding."""
+_BETWEEN_PAIRS = re.compile("[ :]")
 _NOT_HEXADECIMAL = re.compile(r"\\x|\\u00")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _READABLE = 0.95
@@ -97,6 +99,8 @@ def _runs(text: str) -> Iterator[tuple[int, int]]:
 def _decoder(run: str) -> Callable[[str], Iterator[tuple[int, int, str]]]:
     if run.startswith("\\"):
         return _escaped
+    if run[2:3] in {" ", ":"}:
+        return _pairs
     return _lines if "\n" in run else _word
 
 
@@ -104,7 +108,15 @@ def _from_base64(run: str) -> bytes:
     return binascii.a2b_base64(run.encode().translate(_URL_SAFE))
 
 
+def _from_base32(run: str) -> bytes:
+    body = run.rstrip("=")
+    # One, three or six signs over eight say nothing of a byte that fewer would not.
+    body = body[:-1] if len(body) % 8 in {1, 3, 6} else body
+    return base64.b32decode(body + "=" * (-len(body) % 8))
+
+
 _BASE64 = _Encoding(re.compile(r"[A-Za-z0-9+/_\-]{24,}={0,2}"), _from_base64, unit=4, sample=24)
+_BASE32 = _Encoding(re.compile(r"[A-Z2-7]{32,}={0,6}"), _from_base32, unit=8, sample=32)
 _HEXADECIMAL = _Encoding(re.compile(r"[0-9A-Fa-f]{32,}"), binascii.unhexlify, unit=2, sample=36)
 
 
@@ -120,6 +132,12 @@ def _escaped(run: str) -> Iterator[tuple[int, int, str]]:
         yield 0, len(run), _narrow(data).decode(errors="replace")
 
 
+def _pairs(run: str) -> Iterator[tuple[int, int, str]]:
+    data = binascii.unhexlify(_BETWEEN_PAIRS.sub("", run))
+    if _is_readable(data):
+        yield 0, len(run), _narrow(data).decode(errors="replace")
+
+
 def _word(run: str) -> Iterator[tuple[int, int, str]]:
     if "%" in run:
         if len(run.rstrip("=")) < _SHORTEST:
@@ -128,7 +146,7 @@ def _word(run: str) -> Iterator[tuple[int, int, str]]:
         if len(decoded) < len(run):
             yield 0, len(run), decoded.decode(errors="replace")
         return
-    for encoding in (_HEXADECIMAL, _BASE64):
+    for encoding in (_HEXADECIMAL, _BASE64, _BASE32):
         for part in encoding.pattern.finditer(run):
             decoded_part = _text_in(part.group(), encoding)
             if decoded_part is not None:

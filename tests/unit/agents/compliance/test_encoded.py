@@ -27,6 +27,10 @@ ENCODINGS = [
     "".join(f"\\u00{byte:02x}" for byte in SECRET.encode()),
     "".join(f"%{byte:02X}" for byte in SECRET.encode()),
     STANDARD.encode().hex(),
+    base64.b32encode(SECRET.encode()).decode(),
+    base64.b32encode(SECRET.encode()).decode().rstrip("="),
+    SECRET.encode().hex(" "),
+    SECRET.encode().hex(":").upper(),
 ]
 
 
@@ -50,6 +54,20 @@ def test_what_an_encoding_hides_is_seen_and_the_trigger_hits(frame: str, run: st
 def test_the_span_holds_the_whole_run(before: str, run: str, after: str) -> None:
     text = f"{before} {run} {after}"
     assert any(text[start:end] == run for start, end, decoded in decoded_views(text) if decoded == SECRET)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0000000 7f 45 4c 46 02 01 01 00 00 00 00 00 00 00 00 00",
+        "SHA1 5E:8F:16:06:2E:A3:CD:2C:4A:0D:54:78:76:BA:A6:F3:8C:AB:F6:25",
+        "A_CONSTANT_WITH_A_VERY_LONG_NAME_OF_MANY_WORDS",
+        "MFRGGZDFMZTWQ2LKNNWG23TPOBYXE43UOV3HO6DZPIQQQQQQ"[:30],
+        "%",
+    ],
+)
+def test_bytes_that_are_no_text_say_nothing(text: str) -> None:
+    assert views(text) == []
 
 
 def test_an_escaped_address_in_a_link_is_seen() -> None:
