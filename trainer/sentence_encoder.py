@@ -66,13 +66,20 @@ class SentenceEncoder:
 
     def reads_whole(self, texts: Sequence[str], *, most_tokens: int) -> list[bool]:
         """Return of each text whether all of it is among its first `most_tokens` tokens."""
-        return [len(tokens) <= most_tokens for tokens in self._tokenizer(list(texts), verbose=False)["input_ids"]]
+        tokens = self._tokenizer(list(texts), split_special_tokens=True, verbose=False)["input_ids"]
+        return [len(found) <= most_tokens for found in tokens]
 
     def _encoded(self, texts: Sequence[str], most_tokens: int) -> NDArray[np.float32]:
         import torch  # noqa: PLC0415 - as above
 
+        # A control token that somebody spelled is text: `<pad>` would shift all places behind it.
         tokens = self._tokenizer(
-            list(texts), padding=True, truncation=True, max_length=most_tokens, return_tensors="pt"
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=most_tokens,
+            split_special_tokens=True,
+            return_tensors="pt",
         )
         with torch.inference_mode():
             states = self._model(**tokens).last_hidden_state

@@ -44,6 +44,14 @@ def test_what_stands_after_the_most_tokens_is_not_read_and_told(folder: Path) ->
     assert encoder.reads_whole(texts, most_tokens=5) == [True, True]
 
 
+@pytest.mark.parametrize("token", ["[PAD]", "[MASK]", "[SEP]"])
+def test_a_control_token_that_is_spelled_in_a_text_is_text(folder: Path, token: str) -> None:
+    encoder = SentenceEncoder.load(folder)
+    spelled, other = encoder.encode([f"bread {token} butter", "bread (any) butter"], most_tokens=16)
+    assert spelled == pytest.approx(other, abs=1e-6)
+    assert encoder.reads_whole([token], most_tokens=4) == [False]
+
+
 def test_an_adapter_changes_what_the_encoder_sees(folder: Path, tmp_path: Path) -> None:
     adapted = get_peft_model(
         BertModel.from_pretrained(folder), LoraConfig(r=2, target_modules=["query"], init_lora_weights=False)
