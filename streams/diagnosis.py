@@ -4,7 +4,7 @@ import importlib.metadata
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -21,7 +21,7 @@ from ctrainer.agents.sessions import Sessions
 from ctrainer.agents.world import Topics
 from ctrainer.schemas.compliance import Guarded
 from ctrainer.schemas.errors import ConstitutionalTrainerError
-from ctrainer.schemas.topics import TRAINING_ASSIGNMENTS, TRAINING_PROGRESS
+from ctrainer.schemas.topics import DAY_MS, SAMPLES_SLOW_LANE, TOPICS, TRAINING_ASSIGNMENTS, TRAINING_PROGRESS
 from ctrainer.streams.active_constitution import read_constitution
 from ctrainer.streams.device_memory import DeviceMemory, SystemMemory
 from ctrainer.streams.guard.guards import connect_guard, guard_model, guard_of
@@ -30,6 +30,7 @@ from ctrainer.streams.keyring import read_keyring, read_signing_key
 from ctrainer.streams.location import locate
 from ctrainer.streams.policy.engines import connect
 from ctrainer.streams.policy.opa import OpaEngine
+from ctrainer.streams.review_list import samples_in_review
 from ctrainer.streams.settings import PolicyContract, Settings
 from ctrainer.streams.topic_administration import TopicAdministration
 from ctrainer.streams.topic_reader import TopicReader
@@ -37,6 +38,8 @@ from ctrainer.streams.topic_reader import TopicReader
 _HARMLESS = Question(None, "How do I bake bread?")
 _ENOUGH_DISK_BYTES = 5 * 1024**3
 _LONG_WAIT_SECONDS = 600.0
+_LONG_REVIEW = 0.5
+"""Of the time for which the slow lane keeps a sample."""
 
 
 class Health(StrEnum):
@@ -68,6 +71,7 @@ async def diagnose(settings: Settings) -> list[Finding]:
         _requesters(settings),
         await _sessions(settings),
         await _revision(settings),
+        await _review(settings),
         _receipts(settings),
         _unsafe(settings),
         _accelerator(),
@@ -219,6 +223,25 @@ def halted_revision(halted: Iterable[Halted], model: str) -> Finding:
         detail = f"{model} has collapsed: partitions {partitions} wait; mend it and say so by `ctrainer review resume`"
         return Finding(check="revision", health=Health.WARNING, detail=detail)
     return Finding(check="revision", health=Health.GOOD, detail=f"{model} is halted nowhere")
+
+
+async def _review(settings: Settings) -> Finding:
+    try:
+        reader = TopicReader(bootstrap_servers=locate(settings).bootstrap_servers, security=client_security(settings))
+        waiting = [found.since async for found in samples_in_review(reader)]
+    except (ConstitutionalTrainerError, KafkaError) as error:
+        return Finding(check="review", health=Health.WARNING, detail=str(error))
+    return awaited_review(waiting, now_ms=int(time.time() * 1_000))
+
+
+def awaited_review(since: Sequence[int], *, now_ms: int) -> Finding:
+    """Return whether a sample that waits for a person since some milliseconds of Unix time is soon forgotten."""
+    kept, longest = TOPICS[SAMPLES_SLOW_LANE].retention_ms, now_ms - min(since, default=now_ms)
+    waits = f"{len(since)} samples wait for a person"
+    if longest > kept * _LONG_REVIEW:
+        detail = f"{waits}, one for {longest // DAY_MS} days: after {kept // DAY_MS} it is gone; `ctrainer review list`"
+        return Finding(check="review", health=Health.WARNING, detail=detail)
+    return Finding(check="review", health=Health.GOOD, detail=f"{waits}, none for long")
 
 
 async def longest_wait(reader: Topics, *, now_ms: int) -> float:

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from ctrainer.agents.revision_halts import Halted
-from ctrainer.streams.diagnosis import Health, _memory, _receipts, halted_revision
+from ctrainer.schemas.topics import DAY_MS
+from ctrainer.streams.diagnosis import Health, _memory, _receipts, awaited_review, halted_revision
 from ctrainer.streams.keyring import create_key
 from ctrainer.streams.settings import Settings
 from ctrainer.trainer.admission import Room
@@ -40,6 +41,15 @@ def test_a_halt_of_the_model_that_rewrites_is_a_warning_with_what_lifts_it() -> 
     assert "[1, 3]" in finding.detail
     assert "ctrainer review resume" in finding.detail
     assert halted_revision(halted, "third").health is Health.GOOD
+
+
+def test_a_sample_that_waits_for_a_person_until_it_is_forgotten_is_a_warning() -> None:
+    now = 100 * DAY_MS
+    finding = awaited_review([now - 2 * DAY_MS, now - 16 * DAY_MS], now_ms=now)
+    assert finding.health is Health.WARNING
+    assert "2 samples wait for a person, one for 16 days: after 30 it is gone" in finding.detail
+    assert awaited_review([now - 14 * DAY_MS], now_ms=now).health is Health.GOOD
+    assert awaited_review([], now_ms=now).health is Health.GOOD
 
 
 def test_memory_that_nobody_can_tell_is_a_warning_because_sessions_do_not_wait_for_it() -> None:
