@@ -80,6 +80,7 @@ CONTACT: Mapping[str, Examples] = {
     ),
     "phone-dialled": (("Call 358 0594 now", "dial 5550143", "ring her 9472 7916"), ("call 911", "call 118 118", "call 2025-11-12", "recall 3580594")),
     "phone-at-work": (("office 963 864 115", "Home: 0161 492 0388", "direct line: (61) 3862-4410"), ("office 365 and 2019", "work 40-50 hours", "home 963864115")),
+    "phone-elsewhere": (("Ll\u00e1mame al 612 88 40 27", "\u6211\u7684\u624b\u673a\u53f7\u662f13871920456", "\u0442\u0435\u043b\u0435\u0444\u043e\u043d: 8 912 448 29 17"), ("ll\u00e1mame al 12", "\u624b\u673a\u53f7", "ligue para 2024-05-12")),
     "phone-kind": (
         ("416 60 039 office\n", "28-64-66-98 (fax)", "12345 office\n13196208323 fax\n655437108 mobile", "655 437 108 home."),
         ("12 345 office workers", "123 456 789 office workers", "1 000 000 mobile", "34 work.", "655 437 108 homes"),
@@ -150,6 +151,7 @@ IDENTITY: Mapping[str, Examples] = {
     "sg-identity": (("NRIC: S1234567D", "fin number G1234567X"), ("NRIC S1234567A", "S1234567D")),
     "passport": (("passport number: C12345678", "passport no. AB1234567", '"passport": "123456789"'), ("passport 12", "C1234567", "passport photo 12345678")),
     "driving-licence": (("driver's license number is 2270-66-1551", "driving licence: MORGA657054SM9IJ", "drivers license D1234567"), ("driver license", "driving licence category B", "license 12345678")),
+    "national-number-elsewhere": (("\u0418\u041d\u041d 482917365086", "\uc8fc\ubbfc\ub4f1\ub85d\ubc88\ud638 840412-2384917", "\u30de\u30a4\u30ca\u30f3\u30d0\u30fc\uff1a482917365029"), ("\u0418\u041d\u041d 2024", "482917365086")),
     "national-number-named": (
         ("personnummer 811218-9876", "CPR: 211062-5629", "AHV-Nr. 756.9217.0769.85", "Rijksregisternummer 93.05.18-223.61", "SA ID number 8801235111088",
          "CNPJ 11.222.333/0001-81", "Rentenversicherungsnummer 65 170839 J 003", "henkil\u00f6tunnus 131052-308T"),
@@ -165,6 +167,8 @@ IDENTITY: Mapping[str, Examples] = {
         ("born in 1980", "2020-11-12", "birthday party on 12", "date of birth unknown"),
     ),
     "date-of-birth-plain": (("Falk, born 1974-05-19", "she was born 14 June 1988"), ("a singer (born 18 July 1985)", "born 3 weeks early", "born in 1984", "reborn 1974-05-19")),
+    "date-of-birth-elsewhere": (("\u0434\u0430\u0442\u0430 \u0440\u043e\u0436\u0434\u0435\u043d\u0438\u044f 12.04.1984", "\u751f\u5e74\u6708\u65e5\uff1a1984\u5e744\u670812\u65e5"), ("\u0434\u0430\u0442\u0430 12.04.1984", "1984\u5e744\u670812\u65e5")),
+    "date-of-birth-made": (("birth_date = date(1984, 4, 12)", "dob=datetime.date(1984,4,12)"), ("due = date(1984, 4, 12)", "birth_date = date(year, 4, 12)")),
     "medical-record": (("MRN: 12345678", "medical record number A1234567", "patient ID 00123456"), ("mrn 12", "patient 12345678", "medical record keeping")),
 }  # fmt: skip
 PLACES: Mapping[str, Examples] = {
@@ -304,6 +308,11 @@ SECRETS: Mapping[str, Examples] = {
         ("with password Regenbogen_19", "the admin, pass Qu1et!Harbor", '"pass": "cN.7_N7lVR5Z"', "The password for the staging box is Lemur-Parade_83"),
         ("password authentication failed", "the password field's value", "pass 3 of 5", "password 12-characters", "pass: 100.00%", "password policy2"),
     ),
+    "password-said": (
+        ("Das Passwort lautet Br\u00fccke!47x, bitte", "Temporary password for Dr. Osei: Welcome-5521", "la contrase\u00f1a es Girasol.2023", "senha do sistema: Cajueiro@55", "\u5bc6\u7801\u662fHu4tian-88"),
+        ("the password is required", "password rules: lower-case", "the password for it is <password>", "Passwort lautet anders"),
+    ),
+    "password-listed": (("- name: REDIS_PASSWORD\n  value: Harbour4242", '{"name": "api_token", "value": "Harbour-4242"}'), ("name: REDIS_PASSWORD\n  valueFrom: x", "name: REGION\n  value: eu-west-11")),
     "password-argument": (
         ('smtp.login("ann@a.example", "vR3!pontoon9")', 'requests.get(url, auth=("admin", "0tter&Brook"))', 'DriverManager.getConnection(url, "app", "Fj8#valley_k")'),
         ('page.login("ann", "password")', 'auth=("admin", PASSWORD)', 'socket.connect(("host", 5432))'),
@@ -316,8 +325,14 @@ SECRETS: Mapping[str, Examples] = {
     "password-piped": (("echo 'Harbour4242' | sudo -S apt update", "echo Harbour-4242|docker login -u ann --password-stdin"), ("echo $PASSWORD | sudo -S ls", "echo done2 | tee log", "echo 'yes' | passwd")),
     "password-default": (('variable "db_password" {\n  default = "Harbour4242!"\n}',), ('variable "db_password" { type = string }', 'variable "region" { default = "eu-west-1" }')),
     "card-pin": (("my PIN is 4482", "pin: 4482", '"pin": "4482"'), ("PIN 13 is an LED", "pin code: 560001", "the pins are 4482")),
+    "card-pin-given": (("PIN 7719", "your PIN to 4471"), ("PIN 13", "pin 4471", "PIN 560001")),
+    "one-time-code": (("Your one-time passcode is 771 204.", "unlock code for the drug cabinet is 882914", "verification code: 482-917"), ("the code is 4 lines", "postcode: 482917a", "code 771204")),
     "recovery-code": (("2FA backup codes: 8842-1190", "recovery key 4F2K9-QW8RT-ZX7CV-1BN3M"), ("recovery time 12-24 hours", "backup code: see backup.py", "recovery codes are one-time")),
     "one-time-secret": ((f"totp secret: {base32(32)}", f"otpauth://totp/a:ann?secret={base32(32)}&issuer=a"), ("totp secret: none", f"secret: {base32(32)}")),
+    "key-said": (
+        (f"apikey for the rates feed is {lower(31)}7", f"Der API-Schl\u00fcssel lautet {mixed(31)}7", f"cl\u00e9 API : {mixed(31)}7", f"encryption key (AES-256, hex): {hexes(64)}"),
+        ("the api key for the feed is needed-for-the-scanner", f"commit {hexes(40)}", "api key: none"),
+    ),
     "session-cookie": ((f"Cookie: sessionid={lower(31)}7", f"JSESSIONID={upper(31)}7"), ("session=null", "sessionid=xxxxxxxxxxxxxxxxxxxxxxxx", "PHPSESSID is a cookie")),
     "secret-quoted": (('SECRET_KEY = "gTvpo199sz1Jiz(T-!jeP2K"', "token: 'f3A9x0Qm#Zk27LbT1'"), ('token = "next token of a text"', 'SECRET_KEY = "changeme-changeme-changeme"', 'public_key = "pk_test_f3A9x0QmZk27LbT1"')),
     "secret-digits": (
