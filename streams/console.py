@@ -56,7 +56,8 @@ def print_json(value: Any) -> None:
 
 def print_lines(values: Iterable[bytes]) -> None:
     """Print JSON values as they are, one a line of standard output. None of them can command a terminal."""
-    sys.stdout.buffer.writelines(spelled_out(value) + b"\n" for value in values)
+    for value in values:
+        sys.stdout.buffer.write(spelled_out(value) + b"\n")
     sys.stdout.buffer.flush()
 
 
