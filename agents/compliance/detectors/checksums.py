@@ -16,6 +16,7 @@ _ISSUERS = re.compile(
 )
 """Visa, Mastercard, American Express, Diners, Discover with UnionPay and RuPay, JCB, each with its lengths."""
 
+_PAIRS = re.compile("(?:[0-9A-Fa-f]{2}:){7}[0-9A-Fa-f]{2}")
 _DOCUMENTATION = tuple(
     map(ipaddress.ip_network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"))
 )
@@ -108,13 +109,15 @@ def social_security_number(text: str) -> bool:
 def internet_address(text: str) -> bool:
     """Return whether a text is an IP address of either version that names one host.
 
-    Those kept for documentation (RFC 5737, RFC 3849) are no host's.
+    Those kept for documentation (RFC 5737, RFC 3849) are no host's; eight pairs are the beginning of a fingerprint.
 
     >>> internet_address("192.168.2.11"), internet_address("1.2.3.400"), internet_address("0.10.1.1")
     (True, False, False)
-    >>> internet_address("203.0.113.7"), internet_address("2001:db8::1")
-    (False, False)
+    >>> internet_address("203.0.113.7"), internet_address("2001:db8::1"), internet_address("5E:8F:16:06:2E:A3:CD:2C")
+    (False, False, False)
     """
+    if _PAIRS.fullmatch(text):
+        return False
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
