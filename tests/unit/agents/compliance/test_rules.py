@@ -80,7 +80,6 @@ CONTACT: Mapping[str, Examples] = {
     ),
     "phone-dialled": (("Call 358 0594 now", "dial 5550143", "ring her 9472 7916"), ("call 911", "call 118 118", "call 2025-11-12", "recall 3580594")),
     "phone-at-work": (("office 963 864 115", "Home: 0161 492 0388", "direct line: (61) 3862-4410"), ("office 365 and 2019", "work 40-50 hours", "home 963864115")),
-    "phone-elsewhere": (("Ll\u00e1mame al 612 88 40 27", "\u6211\u7684\u624b\u673a\u53f7\u662f13871920456", "\u0442\u0435\u043b\u0435\u0444\u043e\u043d: 8 912 448 29 17"), ("ll\u00e1mame al 12", "\u624b\u673a\u53f7", "ligue para 2024-05-12")),
     "phone-kind": (
         ("416 60 039 office\n", "28-64-66-98 (fax)", "12345 office\n13196208323 fax\n655437108 mobile", "655 437 108 home."),
         ("12 345 office workers", "123 456 789 office workers", "1 000 000 mobile", "34 work.", "655 437 108 homes"),
@@ -98,6 +97,10 @@ CONTACT: Mapping[str, Examples] = {
         ("48\u00b0 N, 11\u00b0 E", "turned by 40\u00b044'54.3\""),
     ),
     "personal-site": (("My website is http://www.annb.example/", "his blog: https://b.example/x", "her homepage at www.c.example"), ("our website is great", "the website https://example.org", "my site is down")),
+    "phone-called-elsewhere": (("Appelez-nous au 04 72 33 19 08", "ruf mich bitte an unter 0176 5512 8843", "Llámame al 612 88 40 27"), ("appelez le 15", "bel op 12 34 56", "ruf mich an unter Freunden")),
+    "phone-named-elsewhere": (("电话:13912345087", "телефон: 8 912 345 10 22", "전화번호 010-2291-8837"), ("手机型号 SM-G9910 2023", "电话费 120.50 元", "телефон доверия")),
+    "phone-promised": (("the phone number on the chart should be 4155550199",), ("phone support moved to 4829173650", "the phone number on the chart is wrong")),
+    "phone-said": (("double four two, nine oh one, six six three", "it's oh seven seven one, three four nine, eight two two"), ("one two three four five six seven eight nine", "two one, three two, four four, one nil", "one zero zero one one zero one one")),
 }  # fmt: skip
 FINANCIAL: Mapping[str, Examples] = {
     "credit-card": (
@@ -123,6 +126,9 @@ FINANCIAL: Mapping[str, Examples] = {
     "bitcoin-address": (("1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa", "3J98t1WpEZ73CNmQviecrnyiWrnqRhWNLy"), ("1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNb", "3J98t1WpEZ73CNmQviecrnyiWrnqRhWNL0", f"1{mixed(30)}")),
     "bitcoin-segwit": (("bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4",), ("bc1qshort", "abc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4")),
     "ethereum-address": ((f"0x{hexes(40)}",), (f"0x{hexes(39)}", "0x" + "0" * 40, f"0x{hexes(64)}")),
+    "card-track": (("%B4111111111111111^DOE/ANN^28112010000?",), ("%B4111111111111112^DOE/ANN^28112010000?", "%B4111^x")),
+    "bank-account-said": (("30291847562 is my account number",), ("30291 is my account number", "30291847562 is the order number")),
+    "au-bank-code": (("BSB 083-170", "bsb no. 734 002"), ("BSB number has 6 digits", "BSB2 083-17")),
 }  # fmt: skip
 IDENTITY: Mapping[str, Examples] = {
     "us-ssn": (("219-09-9999", "it is 219 09 9999."), ("000-12-3456", "219-09-99990", "900-12-3456", "219-0-9999", "666-12-1234")),
@@ -151,7 +157,6 @@ IDENTITY: Mapping[str, Examples] = {
     "sg-identity": (("NRIC: S1234567D", "fin number G1234567X"), ("NRIC S1234567A", "S1234567D")),
     "passport": (("passport number: C12345678", "passport no. AB1234567", '"passport": "123456789"'), ("passport 12", "C1234567", "passport photo 12345678")),
     "driving-licence": (("driver's license number is 2270-66-1551", "driving licence: MORGA657054SM9IJ", "drivers license D1234567"), ("driver license", "driving licence category B", "license 12345678")),
-    "national-number-elsewhere": (("\u0418\u041d\u041d 482917365086", "\uc8fc\ubbfc\ub4f1\ub85d\ubc88\ud638 840412-2384917", "\u30de\u30a4\u30ca\u30f3\u30d0\u30fc\uff1a482917365029"), ("\u0418\u041d\u041d 2024", "482917365086")),
     "national-number-named": (
         ("personnummer 811218-9876", "CPR: 211062-5629", "AHV-Nr. 756.9217.0769.85", "Rijksregisternummer 93.05.18-223.61", "SA ID number 8801235111088",
          "CNPJ 11.222.333/0001-81", "Rentenversicherungsnummer 65 170839 J 003", "henkil\u00f6tunnus 131052-308T"),
@@ -167,9 +172,19 @@ IDENTITY: Mapping[str, Examples] = {
         ("born in 1980", "2020-11-12", "birthday party on 12", "date of birth unknown"),
     ),
     "date-of-birth-plain": (("Falk, born 1974-05-19", "she was born 14 June 1988"), ("a singer (born 18 July 1985)", "born 3 weeks early", "born in 1984", "reborn 1974-05-19")),
-    "date-of-birth-elsewhere": (("\u0434\u0430\u0442\u0430 \u0440\u043e\u0436\u0434\u0435\u043d\u0438\u044f 12.04.1984", "\u751f\u5e74\u6708\u65e5\uff1a1984\u5e744\u670812\u65e5"), ("\u0434\u0430\u0442\u0430 12.04.1984", "1984\u5e744\u670812\u65e5")),
-    "date-of-birth-made": (("birth_date = date(1984, 4, 12)", "dob=datetime.date(1984,4,12)"), ("due = date(1984, 4, 12)", "birth_date = date(year, 4, 12)")),
     "medical-record": (("MRN: 12345678", "medical record number A1234567", "patient ID 00123456"), ("mrn 12", "patient 12345678", "medical record keeping")),
+    "date-of-birth-elsewhere": (("出生日期:1979-10-02", "дата рождения 2 октября 1979", "생년월일: 1979년 10월 2일"), ("作成日:1979-10-02", "дата договора 02.10.1979", "出生日期必填")),
+    "date-of-birth-told": (("the date of birth on her card is 2 October 1979", "DOB in the system shows 1979-10-02"), ("birthday sale ends 12 June 2025", "date of birth must be before 01/01/2010")),
+    "date-of-birth-said": (("my date of birth is the second of October nineteen seventy-nine", "she was born on October third, two thousand and one"), ("the second of October nineteen seventy-nine", "born in October", "born to be the second of two")),
+    "date-of-birth-segment": (("PID|1||4471^^^H^MR||ROE^ANN||19791002|F",), ("PID|1||4471^^^H^MR||ROE^ANN|||F", "OBX|1||4471||A||19791002|F")),
+    "kr-resident": (("주민등록번호: 791002-2384915", "resident registration number 791002-1384915"), ("RRN 509412448291", "주민등록번호 13자리")),
+    "jp-my-number": (("マイナンバー 4829 1736 5029", "個人番号:482917365029"), ("my number 4829 1736 5029", "マイナンバー制度")),
+    "ru-numbers": (("ИНН 4829173650", "СНИЛС 148-291-736 90"), ("ИНН организации указан в договоре", "счёт 4829173650")),
+    "cl-national-number": (("RUT: 14.829.173-K",), ("rut 12.345.678 wheels", "run 12345678-9")),
+    "latin-american-number": (("cédula de ciudadanía 1.032.448.917", "CUIT 20-48291736-5"), ("nit: 12.345.678", "DNI 2.0.1")),
+    "passport-document": (('{"type": "passport", "number": "C4829173"}',), ('{"type": "passport", "country": "DE"}', '{"type": "invoice", "number": "C4829173"}')),
+    "passport-machine-readable": (("P<UTOROE<<ANN<MARIA<<<<<<<<<<<<<<<<<<<<<<<<<<<<\nL898902C36UTO7408122F1204159ZE184226B<<<<<10",), ("P<UTOROE<<ANN<MARIA<<<<<<<<", "P<T> is a generic type")),
+    "insurance-member": (("Member ID: XJP482917365", "subscriber no. W482917365"), ("member id: 482917", "membership since 2019")),
 }  # fmt: skip
 PLACES: Mapping[str, Examples] = {
     "street-address": (("at 390 Windsor Street, Cleveland", "49 Knoll Dr", "1701 Lenox Avenue, Suite 2200", "12 St. James Ct"), ("M.2 Internal Solid State Drive", "50 people on the street", "Windsor Street", "5 Ways to Drive")),
@@ -308,11 +323,6 @@ SECRETS: Mapping[str, Examples] = {
         ("with password Regenbogen_19", "the admin, pass Qu1et!Harbor", '"pass": "cN.7_N7lVR5Z"', "The password for the staging box is Lemur-Parade_83"),
         ("password authentication failed", "the password field's value", "pass 3 of 5", "password 12-characters", "pass: 100.00%", "password policy2"),
     ),
-    "password-said": (
-        ("Das Passwort lautet Br\u00fccke!47x, bitte", "Temporary password for Dr. Osei: Welcome-5521", "la contrase\u00f1a es Girasol.2023", "senha do sistema: Cajueiro@55", "\u5bc6\u7801\u662fHu4tian-88"),
-        ("the password is required", "password rules: lower-case", "the password for it is <password>", "Passwort lautet anders"),
-    ),
-    "password-listed": (("- name: REDIS_PASSWORD\n  value: Harbour4242", '{"name": "api_token", "value": "Harbour-4242"}'), ("name: REDIS_PASSWORD\n  valueFrom: x", "name: REGION\n  value: eu-west-11")),
     "password-argument": (
         ('smtp.login("ann@a.example", "vR3!pontoon9")', 'requests.get(url, auth=("admin", "0tter&Brook"))', 'DriverManager.getConnection(url, "app", "Fj8#valley_k")'),
         ('page.login("ann", "password")', 'auth=("admin", PASSWORD)', 'socket.connect(("host", 5432))'),
@@ -325,14 +335,8 @@ SECRETS: Mapping[str, Examples] = {
     "password-piped": (("echo 'Harbour4242' | sudo -S apt update", "echo Harbour-4242|docker login -u ann --password-stdin"), ("echo $PASSWORD | sudo -S ls", "echo done2 | tee log", "echo 'yes' | passwd")),
     "password-default": (('variable "db_password" {\n  default = "Harbour4242!"\n}',), ('variable "db_password" { type = string }', 'variable "region" { default = "eu-west-1" }')),
     "card-pin": (("my PIN is 4482", "pin: 4482", '"pin": "4482"'), ("PIN 13 is an LED", "pin code: 560001", "the pins are 4482")),
-    "card-pin-given": (("PIN 7719", "your PIN to 4471"), ("PIN 13", "pin 4471", "PIN 560001")),
-    "one-time-code": (("Your one-time passcode is 771 204.", "unlock code for the drug cabinet is 882914", "verification code: 482-917"), ("the code is 4 lines", "postcode: 482917a", "code 771204")),
     "recovery-code": (("2FA backup codes: 8842-1190", "recovery key 4F2K9-QW8RT-ZX7CV-1BN3M"), ("recovery time 12-24 hours", "backup code: see backup.py", "recovery codes are one-time")),
     "one-time-secret": ((f"totp secret: {base32(32)}", f"otpauth://totp/a:ann?secret={base32(32)}&issuer=a"), ("totp secret: none", f"secret: {base32(32)}")),
-    "key-said": (
-        (f"apikey for the rates feed is {lower(31)}7", f"Der API-Schl\u00fcssel lautet {mixed(31)}7", f"cl\u00e9 API : {mixed(31)}7", f"encryption key (AES-256, hex): {hexes(64)}"),
-        ("the api key for the feed is needed-for-the-scanner", f"commit {hexes(40)}", "api key: none"),
-    ),
     "session-cookie": ((f"Cookie: sessionid={lower(31)}7", f"JSESSIONID={upper(31)}7"), ("session=null", "sessionid=xxxxxxxxxxxxxxxxxxxxxxxx", "PHPSESSID is a cookie")),
     "secret-quoted": (('SECRET_KEY = "gTvpo199sz1Jiz(T-!jeP2K"', "token: 'f3A9x0Qm#Zk27LbT1'"), ('token = "next token of a text"', 'SECRET_KEY = "changeme-changeme-changeme"', 'public_key = "pk_test_f3A9x0QmZk27LbT1"')),
     "secret-digits": (
@@ -343,6 +347,15 @@ SECRETS: Mapping[str, Examples] = {
     "key-secret": ((f"AccessKey Secret {mixed(29)}7aB", f"access_key_secret: {mixed(29)}7aB"), ("AccessKey Secret rotation", "access key secret: none")),
     "key-assignment": (("api_key = tw0abcdefgh23456789", '"client_secret": "a8Fk29sLQ1"', f"aws_secret_access_key={mixed(40)}", "API key is Zx81-qq-2"), ('api_key=os.environ["API_KEY"]', "api_key=YOUR_API_KEY", "self.secret_key = secret_key", "API_KEY: ClassVar[str]", "the api key is required", "api_key: null")),
     "key-named": ((f"DATADOG_API_KEY={hexes(32)}", f"cloudflare token: {mixed(40)}", f"heroku_api_key={uuid()}"), ("DATADOG_API_KEY=${KEY}", "snyk token: needed-for-the-scanner", f"commit {hexes(40)}")),
+    "password-told": (("the password for the ward printer is Kestrel_41", "Kennwort für die Kasse: Mohn!blume7", "Das Passwort lautet Brücke!47x, bitte", "Temporary password for Dr. Osei: Welcome-5521", "senha do sistema: Cajueiro@55", "la contraseña es Girasol.2023"), ("the password for the demo is on page 12", "Passwort für Windows 11 vergessen?", "hasło do wifi: zapytaj w recepcji")),
+    "password-named-elsewhere": (("密码是Hu4tian-88", "пароль: Ryabina_51", "パスワード: Sakura-2291"), ("密码长度为8-64位", "пароль обязателен", "密码是必填项")),
+    "password-listed": (('- name: DB_PASSWORD\n  value: "Ib3x-meadow"', "- name: REDIS_PASSWORD\n  value: Harbour4242", '{"name": "api_token", "value": "Harbour-4242"}'), ("name: REGION\n  value: eu-west-11", '- name: RATE_KEY\n  value: "customers:2024:v2"', "- name: DB_PASSWORD\n  valueFrom: secretKeyRef")),
+    "passphrase-of-words": (("passphrase: correct mule battery 44",), ("passphrase: at least four random words", "passphrase is a sequence of words or other text")),
+    "card-pin-given": (("PIN 7719", "your PIN to 4471"), ("PIN 13", "pin 4471", "PIN 560001")),
+    "card-pin-told": (("we changed your pin to 4471", "Maestro PIN 7719"), ("set pin to 4471 ns", "your PIN to be safe")),
+    "code-told": (("the unlock code for the cabinet is 882914", "your one-time passcode is 771 204", "verification code: 482-917"), ("the error code is 404404", "postcode: 482917a", "code 771204", "confirmation code: six digits", "the login code is in line 88213")),
+    "cookie-sent": ((f"Cookie: theme=dark; sid={hexes(40)}",), ("set-cookie: auth_mode=password_and_otp_required2", "cookie: sidebar_state=collapsed-until-2025-01-01", f"etag: sid={hexes(40)}")),
+    "key-told": ((f"the api key for the rates feed is {lower(16)}7{lower(16)}", f"Der API-Schlüssel lautet {mixed(32)}", f"encryption key (hex): {hexes(64)}"), ("the API key for production is rotated_every_90_days_by_ops1", "signing key: projects/kestrel/locations/eu/keyRings/r1/cryptoKeys/k2")),
 }  # fmt: skip
 KEYS: Mapping[str, Examples] = {
     "private-key": (
