@@ -37,3 +37,9 @@ def test_what_another_hand_wrote_is_found_and_ordinary_turns_are_left_alone(path
     assert measured["ordinary"]["alarmed"] <= 0.01 * measured["ordinary"]["turns"]
     for principle in PRINCIPLES:
         assert measured["principles"][principle]["recall"] >= 0.9, principle
+
+
+def test_most_of_what_is_told_in_passing_is_found() -> None:
+    measured = report(Path(__file__).with_name("unseen_insurance_and_university.yaml"), DETECTORS)
+    assert measured["all"]["recall"] >= 0.9
+    assert measured["all"]["alarms"] == 0
