@@ -87,8 +87,7 @@ class Detectors:
         sources = tuple(sources_of(constitution))
         self._patterned = tuple(source for source in sources if source.rule.pattern is not None)
         self._scanner = PatternScanner(patterns_of(constitution))
-        self._encoded, self._table = len(self._patterned), len(self._patterned) + 1
-        self._other = {self._encoded: self._decoded, self._table: self._tabled}
+        self._other = dict(enumerate((self._decoded, self._tabled), len(self._patterned)))
         self._scored = {str(source.principle.hazard): source for source in sources if _is(source, HARM_SCORE)}
         self._language = next((source for source in sources if _is(source, UNCOVERED_LANGUAGE)), None)
         self._tools = {source.rule.detector: source for source in sources if source.rule.detector in TOOL_RULES}
@@ -218,19 +217,21 @@ class Detectors:
         """Yield what is found in encoded parts of a text, at the place of the part."""
         for start, end, decoded in decoded_views(text.text):
             first, last = original_span(text.places, start, end)
-            data = decoded.encode()
-            inner = replace(text, text=decoded, places=None, data=data)
-            for number in self._scanner.candidates(data) - self._other.keys():
-                yield from (replace(found, start=first, end=last) for found in self._spans(number, inner))
+            for found in self._inside(text, decoded, None):
+                yield replace(found, start=first, end=last)
 
     def _tabled(self, text: _Text) -> Iterator[Found]:
         """Yield what is found in the cells of tables once the name of its column stands before each."""
         table = tabled(text.text)
         if table is not None:
-            data = table.text.encode()
-            inner = replace(text, text=table.text, places=through(text.places, table.places or ()), data=data)
-            for number in self._scanner.candidates(data) - self._other.keys():
-                yield from self._spans(number, inner)
+            yield from self._inside(text, table.text, through(text.places, table.places or ()))
+
+    def _inside(self, text: _Text, read: str, places: Sequence[int] | None) -> Iterator[Found]:
+        """Yield what patterns find in what was read of a text; `places` is the way back from it."""
+        data = read.encode()
+        inner = replace(text, text=read, places=places, data=data)
+        for number in self._scanner.candidates(data) - self._other.keys():
+            yield from self._spans(number, inner)
 
     def _joined(
         self,
