@@ -4,7 +4,7 @@ import importlib.metadata
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -69,9 +69,9 @@ async def diagnose(settings: Settings) -> list[Finding]:
         await _policy(settings),
         await _guard(settings),
         _requesters(settings),
-        await _sessions(settings),
-        await _revision(settings),
-        await _review(settings),
+        await _of_topics("sessions", settings, _sessions),
+        await _of_topics("revision", settings, _revision),
+        await _of_topics("review", settings, _review),
         _receipts(settings),
         _unsafe(settings),
         _accelerator(),
@@ -194,12 +194,17 @@ def _of_file(check: str, path: Path | None, *, missing: str, read: Callable[[Pat
         return Finding(check=check, health=Health.BAD, detail=str(error))
 
 
-async def _sessions(settings: Settings) -> Finding:
+async def _of_topics(check: str, settings: Settings, read: Callable[[Topics, Settings], Awaitable[Finding]]) -> Finding:
+    """Return what topics tell, as `read` says it; a warning where they cannot be read."""
     try:
-        reader = TopicReader(bootstrap_servers=locate(settings).bootstrap_servers, security=client_security(settings))
-        waiting = await longest_wait(reader, now_ms=int(time.time() * 1_000))
+        topics = TopicReader(bootstrap_servers=locate(settings).bootstrap_servers, security=client_security(settings))
+        return await read(topics, settings)
     except (ConstitutionalTrainerError, KafkaError) as error:
-        return Finding(check="sessions", health=Health.WARNING, detail=str(error))
+        return Finding(check=check, health=Health.WARNING, detail=str(error))
+
+
+async def _sessions(topics: Topics, _: Settings) -> Finding:
+    waiting = await longest_wait(topics, now_ms=int(time.time() * 1_000))
     if waiting > _LONG_WAIT_SECONDS:
         detail = (
             f"a session has waited {waiting / 60:.0f} min for a trainer, or for memory; does `ctrainer trainer` run?"
@@ -208,12 +213,8 @@ async def _sessions(settings: Settings) -> Finding:
     return Finding(check="sessions", health=Health.GOOD, detail="none waits long for a trainer")
 
 
-async def _revision(settings: Settings) -> Finding:
-    try:
-        reader = TopicReader(bootstrap_servers=locate(settings).bootstrap_servers, security=client_security(settings))
-        return halted_revision(await halts(reader), settings.revision_model)
-    except (ConstitutionalTrainerError, KafkaError) as error:
-        return Finding(check="revision", health=Health.WARNING, detail=str(error))
+async def _revision(topics: Topics, settings: Settings) -> Finding:
+    return halted_revision(await halts(topics), settings.revision_model)
 
 
 def halted_revision(halted: Iterable[Halted], model: str) -> Finding:
@@ -225,12 +226,8 @@ def halted_revision(halted: Iterable[Halted], model: str) -> Finding:
     return Finding(check="revision", health=Health.GOOD, detail=f"{model} is halted nowhere")
 
 
-async def _review(settings: Settings) -> Finding:
-    try:
-        reader = TopicReader(bootstrap_servers=locate(settings).bootstrap_servers, security=client_security(settings))
-        waiting = [found.since async for found in samples_in_review(reader)]
-    except (ConstitutionalTrainerError, KafkaError) as error:
-        return Finding(check="review", health=Health.WARNING, detail=str(error))
+async def _review(topics: Topics, _: Settings) -> Finding:
+    waiting = [found.since async for found in samples_in_review(topics)]
     return awaited_review(waiting, now_ms=int(time.time() * 1_000))
 
 
