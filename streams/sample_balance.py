@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import orjson
 
@@ -90,9 +91,7 @@ def _judged(record: Record) -> Iterator[tuple[Place, int, str]]:
     """Yield place, attempt and verdict of a decision; other records of the topic have none."""
     try:
         data = orjson.loads(record.value or b"")["data"]
-        source, verdict = data["source"], Verdict(data["verdict"])
-        if source["topic"] == FLYWHEEL_SAMPLES:
-            yield (int(source["partition"]), int(source["offset"])), int(data["attempt"]), verdict
+        yield from _outcome(data, Verdict(data["verdict"]))
     except (KeyError, TypeError, ValueError):
         return
 
@@ -109,9 +108,12 @@ def _died(record: Record) -> Iterator[tuple[Place, int, str]]:
 
 def _died_parked(record: Record) -> Iterator[tuple[Place, int, str]]:
     try:
-        sample = orjson.loads(record.value or b"")
-        source = sample["source"]
-        if source["topic"] == FLYWHEEL_SAMPLES:
-            yield (int(source["partition"]), int(source["offset"])), int(sample["attempt"]), _DEAD
+        yield from _outcome(orjson.loads(record.value or b""), _DEAD)
     except (KeyError, TypeError, ValueError):
         return
+
+
+def _outcome(data: Mapping[str, Any], outcome: str) -> Iterator[tuple[Place, int, str]]:
+    source = data["source"]
+    if source["topic"] == FLYWHEEL_SAMPLES:
+        yield (int(source["partition"]), int(source["offset"])), int(data["attempt"]), outcome
